@@ -1,0 +1,32 @@
+"""What a pipeline is: a frame goes in, a field comes out."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rbcedge.field import Field
+from rbcedge.frame import Frame
+
+
+class Pipeline(Protocol):
+    """Two steps, because a cell that is already counted need not be classified again.
+
+    Implementations: `rbcedge.pipeline.host` (CPU); a device pipeline keeps the picture and the labels on the GPU
+    between the two steps. A pipeline belongs to one thread.
+    """
+
+    @property
+    def scale(self) -> float:
+        """Factor from source px to the bundle's native px."""
+
+    def find(self, frame: Frame) -> Field:
+        """Segment `frame` and list its cells, without classes (probabilities are NaN)."""
+
+    def classify(self, field: Field, rows: NDArray[np.intp]) -> Field:
+        """Return `field` with probabilities for `rows` of its cells. `field` is the one `find` returned last."""
+
+    def close(self) -> None:
+        """Release what is held. Safe to call twice."""
