@@ -1,0 +1,243 @@
+"""Is this field fit to be counted? Focus, motion, light, density, overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rbcedge.bundle import Label
+from rbcedge.counting.motion import Motion
+from rbcedge.field import Field
+
+# Larger pictures are judged by their centre: the time must not grow with the camera.
+_LARGEST_SIDE = 1000
+_SECTORS = 4
+# Boundary pixels needed in one direction before its focus is judged.
+_FEWEST_EDGES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a field is countable, and what was measured.
+
+    Attributes
+    ----------
+    countable : bool
+    reason : str
+        "" for a countable field, otherwise one of `REASONS`.
+    sharpness : float
+        Steepness of cell edges, the share of the contrast per native px; the lowest over four directions, so
+        that motion blur shows as well as defocus. A perfect edge has about 0.5. NaN where there are no edges.
+    density : float
+        Share of the field covered by red cells, 0 to 1.
+    overlap_ratio : float
+        Overlapped to single objects (paper, section 4.1).
+    exposure : float
+        Brightness of the empty background, 0 to 1. NaN where there is no background.
+    contrast : float
+        How much darker the cells' rims are than the background, 0 to 1 of the camera's range.
+    motion_px : float
+        Movement since the frame before, source px.
+    foreign : float
+        Share of the field covered by leucocytes, clumps and dirt, 0 to 1.
+    """
+
+    countable: bool
+    reason: str
+    sharpness: float = float("nan")
+    density: float = 0.0
+    overlap_ratio: float = 0.0
+    exposure: float = float("nan")
+    contrast: float = float("nan")
+    motion_px: float = 0.0
+    foreign: float = 0.0
+
+
+MOVING, BLURRED, DARK, BRIGHT = "moving", "blurred", "too dark", "too bright"
+DENSE, SPARSE, OVERLAPS, FOREIGN = "too dense", "too sparse", "too many overlaps", "leucocytes or dirt"
+REASONS = (MOVING, DARK, BRIGHT, FOREIGN, SPARSE, DENSE, BLURRED, OVERLAPS)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Limits within which a field is countable: wide, to turn away what cannot be read, not what is rare.
+
+    Attributes
+    ----------
+    sharpness : float
+        Least steepness of cell edges, share of the contrast per native px.
+    exposure : float
+        Least brightness of the background, 0 to 1.
+    contrast : float
+        Least contrast of cells to background, 0 to 1 of the camera's range: below it cells drown in light.
+    thin, thick : float
+        Least and largest share of the field covered by cells: feathered edge and thick area.
+    cells : int
+        Least number of whole cells in a field.
+    overlap_ratio : float
+        Largest ratio of overlapped to single objects.
+    foreign : float
+        Largest share covered by leucocytes, clumps and dirt.
+    """
+
+    sharpness: float = 0.1
+    exposure: float = 0.2
+    contrast: float = 0.06
+    thin: float = 0.02
+    thick: float = 0.75
+    cells: int = 3
+    overlap_ratio: float = 1.0
+    foreign: float = 0.3
+
+    def judge(
+        self, field: Field, motion: Motion | None = None, labels: Sequence[Label] | None = None
+    ) -> Verdict:
+        """Judge a field.
+
+        Parameters
+        ----------
+        field : Field
+            Its probabilities may still be unknown.
+        motion : Motion or None
+            What `Ledger.observe` said of the frame; None for pictures that stand for themselves.
+        labels : sequence of Label or None
+            The bundle's labels: where they are given and all whole cells are classified, the overlap ratio is
+            taken from the classes; otherwise from areas.
+        """
+        density, whole = _density(field), int((~field.cells.on_border).sum())
+        light = _light(field)
+        ratio = overlap_ratio(field, labels)
+        verdict = Verdict(
+            countable=False,
+            reason="",
+            sharpness=light.sharpness,
+            density=density,
+            overlap_ratio=ratio,
+            exposure=light.exposure,
+            contrast=light.contrast,
+            motion_px=0.0 if motion is None else motion.pixels,
+            foreign=field.foreign,
+        )
+        return self._decide(verdict, whole, motion is not None and motion.moving)
+
+    def _decide(self, v: Verdict, whole: int, moving: bool) -> Verdict:
+        checks = (
+            (MOVING, moving),
+            (DARK, v.exposure < self.exposure),
+            (FOREIGN, v.foreign > self.foreign),
+            (DENSE, v.density > self.thick),
+            (SPARSE, v.density < self.thin or whole < self.cells),
+            (BRIGHT, v.contrast < self.contrast),
+            (BLURRED, v.sharpness < self.sharpness),
+            (OVERLAPS, v.overlap_ratio > self.overlap_ratio),
+        )
+        reason = next((name for name, failed in checks if failed), "")
+        return Verdict(
+            not reason,
+            reason,
+            v.sharpness,
+            v.density,
+            v.overlap_ratio,
+            v.exposure,
+            v.contrast,
+            v.motion_px,
+            v.foreign,
+        )
+
+
+def overlap_ratio(field: Field, labels: Sequence[Label] | None = None) -> float:
+    """Return overlapped : single objects among the whole cells of a field (paper, section 4.1).
+
+    From the classes where all whole cells have one. Otherwise from areas: an object of at least 1.6 times the
+    median area of those below 1.6 times the overall median counts as overlapped.
+    """
+    cells = field.cells
+    whole = ~cells.on_border
+    if not whole.any():
+        return 0.0
+    if labels is not None and cells.classified[whole].all():
+        in_one = np.array([label.cells for label in labels])
+        overlapped = int((in_one[cells.best[whole]] > 1).sum())
+    else:
+        areas = cells.areas[whole].astype(np.float64)
+        # Clumps pull the median up: take it again without them.
+        middle = np.median(areas[areas <= 1.6 * np.median(areas)])
+        overlapped = int((areas >= 1.6 * middle).sum())
+    single = int(whole.sum()) - overlapped
+    return overlapped / single if single else float(overlapped)
+
+
+def _density(field: Field) -> float:
+    free = 1 - field.foreign
+    return min(1.0, float(cv2.countNonZero(field.mask)) / field.mask.size / free) if free > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Light:
+    sharpness: float
+    exposure: float
+    contrast: float
+
+
+def _light(field: Field) -> _Light:
+    """Measure edges and light on the green channel, which haemoglobin absorbs."""
+    nan = float("nan")
+    h, w = field.mask.shape
+    y0, x0 = max(0, (h - _LARGEST_SIDE) // 2), max(0, (w - _LARGEST_SIDE) // 2)
+    window = np.s_[y0 : y0 + _LARGEST_SIDE, x0 : x0 + _LARGEST_SIDE]
+    mask = np.ascontiguousarray(field.mask[window])
+    green = cv2.extractChannel(field.frame.pixels[window], 1)
+    reach = max(1, round(2 / field.scale))
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    grown, shrunk = cv2.dilate(mask, kernel), cv2.erode(mask, kernel)
+    background = _median(green, cv2.bitwise_not(grown))
+    if np.isnan(background):
+        # All cell: the brightest pixels are as near to background as it gets.
+        return _Light(nan, float(np.percentile(green, 99)) / 255, nan)
+    # The rim, not the whole cell: central pallor says nothing of the light.
+    inner = cv2.erode(shrunk, kernel)
+    rim = _median(green, cv2.subtract(shrunk, inner))
+    if np.isnan(rim):
+        return _Light(nan, background / 255, nan)
+    contrast = background - rim
+    steepness = _steepness(green, mask) / max(contrast, 1.0) / field.scale
+    return _Light(float(steepness), background / 255, float(contrast) / 255)
+
+
+def _steepness(green: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
+    """Return grey levels per px across cell edges: the median in each of four directions, the lowest of them."""
+    outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    # The picture's own edge is no cell edge.
+    outline[[0, 1, -2, -1], :] = 0
+    outline[:, [0, 1, -2, -1]] = 0
+    at = np.flatnonzero(outline)
+    if len(at) < _FEWEST_EDGES:
+        return float("nan")
+    # At most so many samples: medians need no more.
+    at = at[:: max(1, len(at) // 6000)]
+    gx, gy = cv2.spatialGradient(green)
+    # The Sobel kernel sums to 8 times the slope.
+    steep = cv2.dilate(_magnitude(gx, gy), np.ones((3, 3), np.uint8)).ravel()[at] / 8
+    # Direction of the outline itself, from the mask: blur would turn the picture's own gradient.
+    nx, ny = cv2.spatialGradient(cv2.blur(mask, (5, 5)))
+    angle = np.arctan2(ny.ravel()[at].astype(np.float32), nx.ravel()[at].astype(np.float32))
+    sector = np.round(angle * (_SECTORS / np.pi)).astype(np.intp) % _SECTORS
+    medians = [
+        float(np.median(steep[sector == k])) for k in range(_SECTORS) if (sector == k).sum() >= _FEWEST_EDGES
+    ]
+    return min(medians, default=float("nan"))
+
+
+def _magnitude(gx: NDArray[np.int16], gy: NDArray[np.int16]) -> NDArray[np.float32]:
+    return cv2.magnitude(gx.astype(np.float32), gy.astype(np.float32)).astype(np.float32)
+
+
+def _median(values: NDArray[np.uint8], where: NDArray[np.uint8]) -> float:
+    """Return the median of `values` where `where` is not zero, NaN where that is nowhere."""
+    histogram = cv2.calcHist([values], [0], where, [256], [0, 256]).ravel()
+    total = histogram.sum()
+    return float(np.searchsorted(np.cumsum(histogram), total / 2)) if total else float("nan")
