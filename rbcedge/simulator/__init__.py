@@ -4,6 +4,21 @@ from rbcedge.simulator.composition import CODES, Composition
 from rbcedge.simulator.fields import render_field
 from rbcedge.simulator.look import Look
 from rbcedge.simulator.smear import Smear
+from rbcedge.simulator.stage import PROGRAMS, Pose, Stage, program, whole_ids
 from rbcedge.simulator.view import Debris, Objects, View
 
-__all__ = ["CODES", "Composition", "Debris", "Look", "Objects", "Smear", "View", "render_field"]
+__all__ = [
+    "CODES",
+    "PROGRAMS",
+    "Composition",
+    "Debris",
+    "Look",
+    "Objects",
+    "Pose",
+    "Smear",
+    "Stage",
+    "View",
+    "program",
+    "render_field",
+    "whole_ids",
+]

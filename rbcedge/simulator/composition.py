@@ -40,6 +40,8 @@ class Composition:
         Standard deviation of the diameter as a fraction of it (anisocytosis).
     macrocytes, microcytes, spherocytes, hypochromic
         Shares of these kinds among rounded cells; the rest is normal.
+    roughness
+        Fine irregularity of every outline, as a share of the diameter, 0 to about 0.01.
     clumps
         Share of OTH that are clumps of four or more cells.
     artefacts
@@ -56,6 +58,7 @@ class Composition:
     microcytes: float = 0.04
     spherocytes: float = 0.02
     hypochromic: float = 0.02
+    roughness: float = 0.002
     clumps: float = 0.15
     artefacts: float = 0.04
     platelets: float = 5.0
@@ -101,6 +104,7 @@ class Composition:
             microcytes=float(rng.uniform(0, 0.2)),
             spherocytes=float(rng.uniform(0, 0.15)),
             hypochromic=float(rng.beta(0.6, 2.5)),
+            roughness=float(rng.beta(0.7, 3.0) * 0.008),
             clumps=float(rng.uniform(0, 0.3)),
             artefacts=float(rng.beta(0.5, 3.0)),
             platelets=float(rng.gamma(1.2, 5.0)),

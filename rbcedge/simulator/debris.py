@@ -51,11 +51,12 @@ def paint_debris(kind: str, size: float, seed: int, look: Look) -> np.ndarray:
     n = 2 * r + 1
     layers = np.zeros((3, n, n), np.float32)
     if kind == "platelet":
-        blob = _blob(rng, n, size / 2, 0.16, max(0.12 * size, 0.6))
+        blob = _blob(rng, n, size / 2, 0.16, max(0.09 * size, 0.5))
         if rng.random() < 0.15:  # a small heap
             blob = np.maximum(blob, np.roll(blob, (round(size * 0.35), round(-size * 0.3)), (0, 1)))
         granules = np.clip(0.7 + 0.35 * smooth_noise(rng, (n, n), max(4, n // 3)), 0.2, 1.5)
-        layers[1] = blob * granules * rng.uniform(0.25, 0.85)
+        layers[1] = blob * granules * rng.uniform(0.35, 1.1)
+        layers[0] = blob * rng.uniform(0.05, 0.4)
     elif kind == "ghost":
         blob = _blob(rng, n, size / 2, 0.06, max(0.05 * size, 0.8))
         layers[0] = blob * rng.uniform(0.03, 0.09) * (1 + 0.3 * smooth_noise(rng, (n, n), 5))
@@ -67,7 +68,9 @@ def paint_debris(kind: str, size: float, seed: int, look: Look) -> np.ndarray:
     return layers
 
 
-def _blob(rng: np.random.Generator, n: int, radius: float, rough: float, soft: float, dx: float = 0, dy: float = 0) -> np.ndarray:
+def _blob(
+    rng: np.random.Generator, n: int, radius: float, rough: float, soft: float, dx: float = 0, dy: float = 0
+) -> np.ndarray:
     theta = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     r = np.ones(60)
     for k in range(2, 6):
@@ -92,7 +95,9 @@ def _leucocyte(rng: np.random.Generator, layers: np.ndarray, size: float) -> Non
         start = rng.uniform(0, 2 * np.pi)
         for k in range(lobes):
             at = start + k * rng.uniform(0.9, 1.3)
-            spot = _blob(rng, n, r * rng.uniform(0.26, 0.38), 0.12, soft, 0.42 * r * np.cos(at), 0.42 * r * np.sin(at))
+            spot = _blob(
+                rng, n, r * rng.uniform(0.26, 0.38), 0.12, soft, 0.42 * r * np.cos(at), 0.42 * r * np.sin(at)
+            )
             nucleus = np.maximum(nucleus, spot)
         grains = np.clip(1 + 0.4 * smooth_noise(rng, body.shape, max(8, n // 3)), 0, 2)
         eosinophil = rng.random() < 0.15

@@ -34,6 +34,8 @@ class Look:
         Additional density of the outermost line (refraction), relative.
     halo
         Bright line around cells, optical density.
+    overlap
+        How far absorption adds up where cells lie over one another: 1 adds fully, 0 not at all.
     relief
         Side lighting: one flank brighter, the other darker; relative density.
     light_angle
@@ -72,13 +74,14 @@ class Look:
     um_per_px: float = 0.19
     background: Colour = (174.0, 182.0, 168.0)
     eosin: Colour = (0.255, 0.47, 0.15)
-    azure: Colour = (0.38, 1.05, 0.72)
+    azure: Colour = (0.3, 1.1, 0.62)
     pallor_depth: float = 0.42
     pallor_size: float = 0.42
     pallor_softness: float = 0.4
     rim: float = 0.14
     edge: float = 0.12
     halo: float = 0.015
+    overlap: float = 0.85
     relief: float = 0.04
     light_angle: float = 1.3
     mottle: float = 0.012
@@ -135,9 +138,9 @@ class Look:
         )
         dark = between((0.9, 1.2), (0.7, 1.6))
         azure = (
-            dark * between((0.3, 0.45), (0.2, 0.6)),
+            dark * between((0.22, 0.36), (0.1, 0.55)),
             dark,
-            dark * between((0.6, 0.8), (0.45, 1.0)),
+            dark * between((0.48, 0.68), (0.35, 0.95)),
         )
         cell_px = float(np.clip(38.0 * np.exp(rng.normal(0, 0.05 + 0.1 * strength)), 27.0, 54.0))
         return cls(
@@ -152,6 +155,7 @@ class Look:
             rim=between((0.08, 0.2), (0.03, 0.4)),
             edge=between((0.0, 0.2), (-0.1, 0.55)),
             halo=between((0.0, 0.03), (-0.02, 0.1)),
+            overlap=between((0.6, 1.0), (0.35, 1.0)),
             relief=between((0.0, 0.08), (0.0, 0.3)),
             light_angle=float(rng.uniform(0, 2 * np.pi)),
             mottle=between((0.0, 0.02), (0.0, 0.06)),

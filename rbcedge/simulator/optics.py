@@ -75,8 +75,6 @@ class Camera:
         width, height = size
         m = (light.shape[0] - height) // 2
         sigma = self.blur_px(focus)
-        if sigma > 0.25:
-            light = cv2.GaussianBlur(light, (0, 0), sigma)
         if np.hypot(*motion) > 0.7:
             light = cv2.filter2D(light, -1, _streak(motion))
         field = self._illumination(width, height)
@@ -86,7 +84,7 @@ class Camera:
             along = (1 - c) * look.chromatic / 2
             sx = m + shift[0] + along * np.cos(look.light_angle)
             sy = m + shift[1] + along * np.sin(look.light_angle)
-            plane = _shifted(plane, sx, sy, width, height)
+            plane = _blurred(plane, sx, sy, width, height, sigma)
             scale = look.background[c] * exposure / CLEAR
             lit = cv2.multiply(plane, field, scale=scale, dtype=cv2.CV_16S)
             channels.append(cv2.add(lit, noise[c], dtype=cv2.CV_8U))
@@ -111,17 +109,23 @@ class Camera:
         key = (width, height)
         if key not in self._light:
             look = self.look
-            x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-            y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+            x = np.linspace(-1, 1, max(width, 2), dtype=np.float32)[:width][None, :]
+            y = np.linspace(-1, 1, max(height, 2), dtype=np.float32)[:height][:, None]
             rng = np.random.default_rng([self.seed, 11])
-            cx, cy = rng.normal(0, 0.15, 2)
+            cx, cy = (float(v) for v in rng.normal(0, 0.15, 2))
             field = 1.0 - look.vignette * ((x - cx) ** 2 + (y - cy) ** 2) / 2
-            field = field + look.gradient * (np.cos(look.gradient_angle) * x + np.sin(look.gradient_angle) * y)
+            field = field + look.gradient * (
+                float(np.cos(look.gradient_angle)) * x + float(np.sin(look.gradient_angle)) * y
+            )
             for _ in range(look.shadows):
                 sx, sy = rng.uniform(-1, 1, 2)
                 r = rng.uniform(0.008, 0.03) * max(width, height)
-                far = np.hypot((x - sx) * width / 2, (y - sy) * height / 2) / r
-                field = field * (1.0 - rng.uniform(0.02, 0.14) * np.exp(-(far**2)))
+                dark = rng.uniform(0.02, 0.14)
+                px, py = int((sx + 1) * width / 2), int((sy + 1) * height / 2)
+                a, c = max(px - int(3 * r), 0), max(py - int(3 * r), 0)
+                here = np.s_[c : py + int(3 * r) + 1, a : px + int(3 * r) + 1]
+                far = np.hypot((x[:, here[1]] - sx) * width / 2, (y[here[0]] - sy) * height / 2) / r
+                field[here] *= (1.0 - dark * np.exp(-(far**2))).astype(np.float32)
             self._light = {key: np.ascontiguousarray(field, dtype=np.float32)}
         return self._light[key]
 
@@ -141,14 +145,18 @@ class Camera:
         return [p[dy : dy + height, dx : dx + width] for p in self._noise[key]]
 
 
-def _shifted(plane: np.ndarray, sx: float, sy: float, width: int, height: int) -> np.ndarray:
-    if abs(sx - round(sx)) < 0.02 and abs(sy - round(sy)) < 0.02:
-        x, y = round(sx), round(sy)
-        return plane[y : y + height, x : x + width]
-    move = np.array([[1.0, 0.0, sx], [0.0, 1.0, sy]])
-    return cv2.warpAffine(
-        plane, move, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
+def _blurred(plane: np.ndarray, sx: float, sy: float, width: int, height: int, sigma: float) -> np.ndarray:
+    """Return the window at (sx, sy), blurred; the sub-pixel part of the shift is in the kernel."""
+    x, y = round(sx), round(sy)
+    along_x, along_y = _point_spread(sx - x, sigma), _point_spread(sy - y, sigma)
+    return cv2.sepFilter2D(plane, -1, along_x, along_y)[y : y + height, x : x + width]
+
+
+def _point_spread(offset: float, sigma: float) -> np.ndarray:
+    sigma = max(sigma, 0.35)
+    half = int(np.ceil(2.7 * sigma)) + 1
+    kernel = np.exp(-(((np.arange(-half, half + 1) - offset) / sigma) ** 2) / 2)
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 def _streak(motion: tuple[float, float]) -> np.ndarray:

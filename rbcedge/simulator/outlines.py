@@ -22,7 +22,8 @@ def turned(outline: Outline, angle: float) -> Outline:
 def centred(outline: Outline) -> Outline:
     """Return the outline moved so that the centroid of its area is at the origin."""
     x, y = outline[:, 0], outline[:, 1]
-    xn, yn = np.roll(x, -1), np.roll(y, -1)
+    after = np.concatenate([outline[1:], outline[:1]])
+    xn, yn = after[:, 0], after[:, 1]
     cross = x * yn - xn * y
     area = cross.sum() / 2.0
     centre = np.array([((x + xn) * cross).sum(), ((y + yn) * cross).sum()]) / (6.0 * area)
@@ -32,7 +33,8 @@ def centred(outline: Outline) -> Outline:
 def area(outline: Outline) -> float:
     """Return the enclosed area, in units of the outline squared."""
     x, y = outline[:, 0], outline[:, 1]
-    return float(abs((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2.0)
+    after = np.concatenate([outline[1:], outline[:1]])
+    return float(abs((x * after[:, 1] - after[:, 0] * y).sum()) / 2.0)
 
 
 def resampled(corners: Outline, n: int = _N) -> Outline:
@@ -52,13 +54,20 @@ def rounded(outline: Outline, softness: float) -> Outline:
     return np.stack([z.real, z.imag], axis=1)
 
 
-def wavy(outline: Outline, rng: np.random.Generator, amount: float) -> Outline:
+def wavy(
+    outline: Outline, rng: np.random.Generator, amount: float, lowest: int = 2, highest: int = 7
+) -> Outline:
     """Return the outline with small random harmonics, so that nothing is a perfect ellipse."""
-    theta = np.arctan2(outline[:, 1], outline[:, 0])
-    factor = np.ones(len(outline))
-    for k in range(2, 8):
-        factor += amount * rng.normal() / (k - 0.5) * np.cos(k * theta + rng.uniform(0, 2 * np.pi))
-    return outline * factor[:, None]
+    k = np.arange(lowest, highest + 1)
+    weights = amount * rng.standard_normal(len(k)) * np.exp(1j * rng.uniform(0, 2 * np.pi, len(k)))
+    weights = weights / (np.sqrt(k) if lowest > 4 else k - 0.5)
+    z = outline[:, 0] + 1j * outline[:, 1]
+    z = z / np.maximum(np.abs(z), 1e-9)
+    wave = np.zeros_like(z)
+    for weight in weights[::-1]:  # Horner's scheme for the sum of weights[i] z^(lowest + i)
+        wave = wave * z + weight
+    factor = 1.0 + (wave * z**lowest).real
+    return np.asarray(outline * factor[:, None])
 
 
 def ellipse(diameter: float, aspect: float) -> Outline:
@@ -67,9 +76,9 @@ def ellipse(diameter: float, aspect: float) -> Outline:
     return np.stack([a * np.cos(_ANGLES), b * np.sin(_ANGLES)], axis=1)
 
 
-def round_cell(rng: np.random.Generator, diameter: float, waviness: float = 0.012) -> Outline:
+def round_cell(rng: np.random.Generator, diameter: float, waviness: float = 0.017) -> Outline:
     """Return a rounded cell."""
-    aspect = 1.0 + min(abs(rng.normal(0, 0.05)), 0.12)
+    aspect = 1.0 + min(abs(rng.normal(0, 0.055)), 0.12)
     return turned(wavy(ellipse(diameter, aspect), rng, waviness), rng.uniform(0, 2 * np.pi))
 
 
@@ -136,40 +145,28 @@ def angular_cell(rng: np.random.Generator, diameter: float) -> Outline:
     at = (np.arange(n) + rng.normal(0, 0.12, n)) * 2 * np.pi / n
     r = diameter / 2 * rng.uniform(1.02, 1.25, n)
     corners = np.stack([r * np.cos(at), r * np.sin(at)], axis=1)
-    out = rounded(resampled(corners), rng.uniform(2.5, 5.5))
-    return turned(centred(out), rng.uniform(0, 2 * np.pi))
+    out = rounded(resampled(corners), rng.uniform(4.0, 8.0))
+    return turned(centred(wavy(out, rng, 0.03)), rng.uniform(0, 2 * np.pi))
 
 
 def burr(rng: np.random.Generator, diameter: float) -> tuple[Outline, int]:
     """Return a crenated cell and the number of its spicules (8 to 24)."""
     n = int(rng.integers(8, 25))
-    base = ellipse(diameter * 0.94, 1.0 + rng.gamma(1.2, 0.09))
-    theta = _fine()
-    n_points = len(theta)
-    shift = np.interp(
-        theta,
-        np.linspace(0, 2 * np.pi, n + 1),
-        np.append(w := rng.normal(0, 0.22, n), w[0]),
-    )
-    phase = n * theta + shift
-    wave = (0.5 + 0.5 * np.cos(phase)) ** rng.uniform(0.8, 2.2)
-    height = rng.uniform(0.07, 0.17) * np.sqrt(12 / max(n, 10))
-    heights = height * np.interp(
-        theta,
-        np.linspace(0, 2 * np.pi, n + 1),
-        np.append(h := rng.uniform(0.75, 1.25, n), h[0]),
-    )
-    body = np.stack(
-        [np.interp(theta, np.append(_ANGLES, 2 * np.pi), np.append(base[:, k], base[0, k])) for k in (0, 1)],
-        axis=1,
-    )
-    out = body * (1.0 + heights * (wave - 0.4))[:, None]
-    out = wavy(out.reshape(n_points, 2), rng, 0.008)
+    theta = np.linspace(0.0, 2.0 * np.pi, 288, endpoint=False)
+    knots = np.linspace(0.0, 2.0 * np.pi, n + 1)
+
+    def between_knots(values: np.ndarray) -> np.ndarray:
+        return np.interp(theta, knots, np.append(values, values[0]))
+
+    phase = n * theta + between_knots(rng.normal(0, rng.uniform(0.1, 0.6), n))
+    wave = (0.5 + 0.5 * np.cos(phase)) ** rng.uniform(0.7, 2.0)
+    height = rng.uniform(0.08, 0.16) * np.sqrt(12 / max(n, 10))
+    heights = height * between_knots(rng.uniform(1 - (uneven := rng.uniform(0.1, 0.45)), 1 + uneven, n))
+    aspect = 1.0 + rng.gamma(1.2, 0.09)
+    a, b = diameter * 0.47 * np.sqrt(aspect), diameter * 0.47 / np.sqrt(aspect)
+    body = np.stack([a * np.cos(theta), b * np.sin(theta)], axis=1)
+    out = wavy(body * (1.0 + heights * (wave - 0.4))[:, None], rng, 0.012)
     return turned(centred(out), rng.uniform(0, 2 * np.pi)), n
-
-
-def _fine() -> np.ndarray:
-    return np.linspace(0.0, 2.0 * np.pi, 288, endpoint=False)
 
 
 def helmet(rng: np.random.Generator, diameter: float) -> Outline:
@@ -200,7 +197,7 @@ def triangle(rng: np.random.Generator, diameter: float) -> Outline:
         s = np.linspace(0, 1, 16, endpoint=False)[:, None]
         normal = np.array([b[1] - a[1], a[0] - b[0]])
         sides.append(a + (b - a) * s + normal * rng.uniform(-0.14, 0.24) * np.sin(np.pi * s))
-    return rounded(resampled(np.vstack(sides)), rng.uniform(0.8, 1.8))
+    return rounded(resampled(np.vstack(sides)), rng.uniform(1.2, 3.6))
 
 
 def horned(rng: np.random.Generator, diameter: float) -> Outline:
@@ -236,7 +233,7 @@ def chip(rng: np.random.Generator, diameter: float) -> Outline:
     at = np.sort(rng.uniform(0, 2 * np.pi) + (np.arange(n) + rng.uniform(-0.3, 0.3, n)) * 2 * np.pi / n)
     r = diameter / 2 * rng.uniform(0.7, 1.35, n)
     corners = np.stack([r * np.cos(at) * rng.uniform(1.0, 1.6), r * np.sin(at)], axis=1)
-    return rounded(resampled(corners), rng.uniform(1.2, 3.0))
+    return rounded(resampled(corners), rng.uniform(1.8, 4.5))
 
 
 def fragment(rng: np.random.Generator, diameter: float) -> Outline:
@@ -252,4 +249,4 @@ def fragment(rng: np.random.Generator, diameter: float) -> Outline:
         out = crescent(rng, diameter * rng.uniform(0.75, 1.05))
     else:
         out = chip(rng, diameter * rng.uniform(0.38, 0.68))
-    return turned(centred(wavy(centred(out), rng, 0.012)), rng.uniform(0, 2 * np.pi))
+    return turned(centred(wavy(centred(out), rng, 0.025)), rng.uniform(0, 2 * np.pi))

@@ -121,6 +121,24 @@ def paint_cell(member: Member, look: Look) -> tuple[np.ndarray, int, int]:
     return np.stack([eosin, azure]).astype(np.float32), x, y
 
 
+def paint_specimen(specimen: Specimen, look: Look) -> tuple[np.ndarray, int, int]:
+    """Paint all cells of a specimen; returns as `paint_cell`."""
+    parts = [paint_cell(member, look) for member in specimen.members]
+    if len(parts) == 1:
+        return parts[0]
+    left, top = min(p[1] for p in parts), min(p[2] for p in parts)
+    right = max(x + layers.shape[2] for layers, x, _ in parts)
+    bottom = max(y + layers.shape[1] for layers, _, y in parts)
+    most = np.zeros((2, bottom - top, right - left), np.float32)
+    added = np.zeros_like(most)
+    for layers, x, y in parts:
+        here = np.s_[:, y - top : y - top + layers.shape[1], x - left : x - left + layers.shape[2]]
+        added[here] += layers
+        np.maximum(most[here], layers, out=most[here])
+    shown = added + (look.overlap - 1.0) * np.clip(added - most, 0.0, None)
+    return shown.astype(np.float32), left, top
+
+
 def _missing(
     member: Member,
     look: Look,
@@ -141,7 +159,9 @@ def _missing(
         return 0.25 * depth * _step(leaned, 0.8, 0.8)
     if member.style == "target":
         depth = float(np.clip(depth, 0.35, 0.8))
-        ring = _step(leaned, rng.uniform(0.28, 0.4), 0.25) * (1 - _step(leaned, rng.uniform(0.62, 0.76), 0.25))
+        ring = _step(leaned, rng.uniform(0.28, 0.4), 0.25) * (
+            1 - _step(leaned, rng.uniform(0.62, 0.76), 0.25)
+        )
         return depth * ring
     if member.style == "slit":
         depth = float(np.clip(depth + 0.15, 0.4, 0.9))

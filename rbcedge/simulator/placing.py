@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -83,17 +84,17 @@ class Slide:
     composition: Composition
     look: Look
 
-    @property
+    @cached_property
     def tile(self) -> int:
-        """Side of a tile, px; a multiple of four, about 6.7 cell diameters."""
-        return 4 * round(self.look.cell_px * 6.75 / 4)
+        """Side of a tile, px; a multiple of four, about 4.75 cell diameters."""
+        return 4 * round(self.look.cell_px * 4.75 / 4)
 
-    @property
+    @cached_property
     def gap(self) -> int:
         """Background kept between the label regions of touching cells, px."""
         return max(1, round(1.5 * self.look.cell_px / 38.0))
 
-    @property
+    @cached_property
     def direction(self) -> float:
         """Direction of spreading, radians."""
         return float(np.random.default_rng([self.seed, 7]).uniform(0, 2 * np.pi))
@@ -154,7 +155,11 @@ def fill_tile(slide: Slide, column: int, row: int, neighbour: Callable[[int, int
         if thing is not None:
             things.append(thing)
 
-    for kind, rate in (("platelet", composition.platelets), ("dirt", composition.dirt), ("ghost", composition.ghosts)):
+    for kind, rate in (
+        ("platelet", composition.platelets),
+        ("dirt", composition.dirt),
+        ("ghost", composition.ghosts),
+    ):
         for _ in range(int(rng.poisson(rate * units))):
             x, y = (int(v) for v in rng.integers(0, side, 2))
             x, y = x + column * side, y + row * side

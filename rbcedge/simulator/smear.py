@@ -13,8 +13,8 @@ from rbcedge.simulator.composition import Composition
 from rbcedge.simulator.debris import paint_debris, reach
 from rbcedge.simulator.look import Look
 from rbcedge.simulator.optics import CLEAR, Camera
-from rbcedge.simulator.paint import paint_cell
-from rbcedge.simulator.placing import Contents, Litter, Slide, Thing, fill_tile, tile_id
+from rbcedge.simulator.paint import paint_specimen
+from rbcedge.simulator.placing import COLUMNS, Contents, Litter, Slide, Thing, fill_tile, tile_id
 from rbcedge.simulator.view import Debris, Objects, View
 
 K = TypeVar("K", bound=Hashable)
@@ -55,7 +55,7 @@ class Smear:
     look
         Appearance.
     cached_tiles
-        Tiles kept in memory (about 0.5 MB each at 38 px per cell).
+        Tiles kept in memory at least (about 0.3 MB each at 38 px per cell).
 
     Examples
     --------
@@ -70,16 +70,16 @@ class Smear:
         composition: Composition | None = None,
         look: Look | None = None,
         *,
-        cached_tiles: int = 96,
+        cached_tiles: int = 192,
     ) -> None:
         self.seed = seed
         self.composition = composition or Composition()
         self.look = look or Look()
         self.slide = Slide(seed, self.composition, self.look)
         self._camera = Camera(self.look, seed)
-        self._contents: _Recent[tuple[int, int], Contents] = _Recent(4 * cached_tiles)
+        self._contents: _Recent[tuple[int, int], Contents] = _Recent(3 * cached_tiles)
         self._tiles: _Recent[tuple[int, int], tuple[np.ndarray, np.ndarray]] = _Recent(cached_tiles)
-        self._sprites: _Recent[tuple[int, int], tuple[np.ndarray, int, int]] = _Recent(512)
+        self._sprites: _Recent[int, tuple[np.ndarray, int, int]] = _Recent(512)
         self._dyes = np.array([self.look.eosin, self.look.azure, _DIRT], np.float32)
 
     def view(
@@ -124,11 +124,48 @@ class Smear:
         objects = _objects(nearby, labels, left, top)
         return View(pixels, labels, objects, _debris(nearby, left, top, width, height), x, y)
 
+    @property
+    def extent(self) -> int:
+        """Distance from the middle to the slide's nearest edge, px."""
+        return (COLUMNS // 2 - 4) * self.slide.tile
+
+    def whole(self, x: float, y: float, width: int, height: int) -> list[tuple[int, int]]:
+        """Return id and class index of every object that `view` would report as whole."""
+        left, top = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
+        side = self.slide.tile
+        found = []
+        for row in range(top // side - 1, (top + height - 1) // side + 2):
+            for column in range(left // side - 1, (left + width - 1) // side + 2):
+                for thing in self.contents(column, row).things:
+                    a, b = thing.x - left, thing.y - top
+                    h, w = thing.mask.shape
+                    if a > 0 and b > 0 and a + w < width and b + h < height:
+                        found.append((thing.id, thing.specimen.code))
+        return sorted(found)
+
+    def prepare(self, x: float, y: float, width: int, height: int, tiles: int = 1) -> int:
+        """Draw up to `tiles` tiles in and around a window ahead of need.
+
+        Returns
+        -------
+        int
+            How many were drawn; 0 when everything around is at hand.
+        """
+        side = self.slide.tile
+        left, top = int(np.floor(x)), int(np.floor(y))
+        drawn = 0
+        for row in range(top // side - 1, (top + height - 1) // side + 2):
+            for column in range(left // side - 1, (left + width - 1) // side + 2):
+                if (column, row) not in self._tiles:
+                    if drawn >= tiles:
+                        return drawn
+                    self._tile(column, row)
+                    drawn += 1
+        return drawn
+
     def contents(self, column: int, row: int) -> Contents:
         """Return what lies in a tile."""
-        return self._contents.fetch(
-            (column, row), lambda: fill_tile(self.slide, column, row, self.contents)
-        )
+        return self._contents.fetch((column, row), lambda: fill_tile(self.slide, column, row, self.contents))
 
     def _window(
         self, left: int, top: int, width: int, height: int
@@ -138,6 +175,8 @@ class Smear:
         labels = np.empty((height, width), np.int32)
         columns = range(left // side, (left + width - 1) // side + 1)
         rows = range(top // side, (top + height - 1) // side + 1)
+        self._tiles.size = max(self._tiles.size, 2 * len(rows) * len(columns))
+        self._contents.size = 3 * self._tiles.size
         for row in rows:
             for column in columns:
                 tile_light, tile_labels = self._tile(column, row)
@@ -174,19 +213,14 @@ class Smear:
         light = np.exp(-density) * CLEAR
         return np.clip(np.rint(light), 0, 255).astype(np.uint8), labels
 
-    def _draw_thing(
-        self, thing: Thing, layers: np.ndarray, labels: np.ndarray, x0: int, y0: int
-    ) -> None:
+    def _draw_thing(self, thing: Thing, layers: np.ndarray, labels: np.ndarray, x0: int, y0: int) -> None:
         side = labels.shape[0]
         h, w = thing.mask.shape
         m = max(3, round(self.look.cell_px * 0.12)) + 4 + self.slide.gap
         if thing.x + w + m < x0 or thing.y + h + m < y0 or thing.x - m > x0 + side or thing.y - m > y0 + side:
             return
-        for k, member in enumerate(thing.specimen.members):
-            sprite, sx, sy = self._sprites.fetch(
-                (thing.id, k), lambda member=member: paint_cell(member, self.look)
-            )
-            _add(layers[:2], sprite, thing.origin[0] + sx - x0, thing.origin[1] + sy - y0)
+        sprite, sx, sy = self._sprites.fetch(thing.id, lambda: paint_specimen(thing.specimen, self.look))
+        _add(layers[:2], sprite, thing.origin[0] + sx - x0, thing.origin[1] + sy - y0)
         a, b = max(thing.x - x0, 0), min(thing.x - x0 + w, side)
         c, d = max(thing.y - y0, 0), min(thing.y - y0 + h, side)
         if a < b and c < d:
@@ -198,7 +232,9 @@ class Smear:
         side = layers.shape[1]
         if not (x0 - r <= spot.x <= x0 + side + r and y0 - r <= spot.y <= y0 + side + r):
             return
-        _add(layers, paint_debris(spot.kind, spot.size, spot.seed, self.look), spot.x - r - x0, spot.y - r - y0)
+        _add(
+            layers, paint_debris(spot.kind, spot.size, spot.seed, self.look), spot.x - r - x0, spot.y - r - y0
+        )
 
     def _plasma(self, column: int, row: int) -> np.ndarray:
         """Return the uneven background of a tile, (S, S) float32 optical density."""

@@ -89,7 +89,12 @@ def _single(
     azure = float(rng.uniform(0.08, 0.3)) if rng.random() < 0.03 else 0.0
     depth, size = float(rng.normal(0, 0.1)), float(rng.normal(0, 0.07))
     if name == "NOR":
-        kinds = (composition.macrocytes, composition.microcytes, composition.spherocytes, composition.hypochromic)
+        kinds = (
+            composition.macrocytes,
+            composition.microcytes,
+            composition.spherocytes,
+            composition.hypochromic,
+        )
         kind = int(np.searchsorted(np.cumsum(kinds), rng.random(), side="right"))
         if kind == 0:
             d *= rng.uniform(1.12, 1.3)
@@ -129,6 +134,8 @@ def _single(
     if style == "disc" and rng.random() < composition.artefacts:
         style = "blotch"
     seed = int(rng.integers(2**31))
+    if composition.roughness and name != "BUR":
+        out = outlines.wavy(out, rng, composition.roughness * 2.5, 6, 14)
     return Member(out * cell_px, style, density, azure, depth, size, seed)
 
 
@@ -144,7 +151,9 @@ def _overlapping(
         for _ in range(40):
             anchor, at = placed[int(rng.integers(len(placed)))]
             angle = rng.uniform(0, 2 * np.pi)
-            reach = np.sqrt(outlines.area(anchor.outline) / np.pi) + np.sqrt(outlines.area(cell.outline) / np.pi)
+            reach = np.sqrt(outlines.area(anchor.outline) / np.pi) + np.sqrt(
+                outlines.area(cell.outline) / np.pi
+            )
             centre = at + reach * rng.uniform(0.42, 0.96) * np.array([np.cos(angle), np.sin(angle)])
             mask = _fill(cell.outline + centre, side)
             size = np.count_nonzero(mask)
