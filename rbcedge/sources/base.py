@@ -29,6 +29,10 @@ class Source(Protocol):
     def description(self) -> str:
         """One line for people: what was opened, at what size and frame rate, known after opening."""
 
+    @property
+    def dropped(self) -> int:
+        """Pictures of a live source that came and were never handed out, so far; 0 for files."""
+
     def __len__(self) -> int:
         """Number of pictures where it is known beforehand, otherwise 0."""
 

@@ -1,0 +1,183 @@
+"""Video files: every frame, in order, with its time in the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from threading import Lock
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+
+from rbcedge.errors import RbcedgeError
+from rbcedge.frame import Frame, Gap
+from rbcedge.sources.ahead import Ahead
+from rbcedge.sources.base import Kind
+from rbcedge.sources.capture import Capture, open_file
+from rbcedge.sources.pixels import frame_to_bgr8
+
+SUFFIXES = frozenset(
+    {
+        ".avi",
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".wmv",
+        ".asf",
+        ".flv",
+        ".ogv",
+        ".3gp",
+        ".mjpg",
+        ".mjpeg",
+        ".y4m",
+        ".h264",
+        ".264",
+        ".h265",
+        ".265",
+        ".hevc",
+        ".mxf",
+        ".dv",
+    }
+)
+# Containers that write the number of frames down. The others only know a duration, so that their
+# number of frames is a guess from an average rate.
+_COUNTED = frozenset({".avi", ".mp4", ".m4v", ".mov", ".3gp"})
+
+
+class Video:
+    """A video file (or a file on a web server). Opening decodes the first frame.
+
+    Parameters
+    ----------
+    target : str
+        Path or address.
+    name : str
+        Name of the source in records.
+    capture : Capture, optional
+        An opened capture; by default OpenCV opens `target`.
+
+    Raises
+    ------
+    RbcedgeError
+        It cannot be opened, or no frame of it can be decoded.
+    """
+
+    def __init__(
+        self, target: str, name: str, capture: Capture | None = None, open_timeout_s: float = 10.0
+    ) -> None:
+        self._name = name
+        self._capture = open_file(target, open_timeout_s) if capture is None else capture
+        self._lock = Lock()
+        self._closed = False
+        self._ahead: Ahead[Frame | Gap] | None = None
+        first = self._next() if self._capture.isOpened() else None
+        if first is None:
+            self._capture.release()
+            raise RbcedgeError(
+                f"{target}: cannot be read as a video: damaged, cut short, or of an unknown format"
+            )
+        self._first: NDArray[Any] | None = first
+        self._size = first.shape[1], first.shape[0]
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self._fps = fps if math.isfinite(fps) and 0 < fps < 10_000 else 0.0
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._count = int(count) if math.isfinite(count) and 0 < count < 1e9 else 0
+        self._exact = PurePosixPath(target).suffix.lower() in _COUNTED
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def kind(self) -> Kind:
+        return "video"
+
+    @property
+    def description(self) -> str:
+        width, height = self._size
+        rate = f" at {self._fps:.4g} fps" if self._fps else ""
+        count = f", {self._count} frames" if self._count else ""
+        return f"{self._name}: video, {width}x{height}{rate}{count}"
+
+    @property
+    def dropped(self) -> int:
+        """Always 0: every frame is processed."""
+        return 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _next(self) -> NDArray[Any] | None:
+        try:
+            ok, pixels = self._capture.read()
+        except cv2.error:
+            return None
+        return pixels if ok and pixels is not None and pixels.size else None
+
+    def _time(self, index: int, before: float) -> float:
+        """Position of the frame just read, in s; by number and rate where the file does not say."""
+        position = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000.0
+        if math.isfinite(position) and position > before:
+            return position
+        return before + 1.0 / self._fps if self._fps and index else max(before, 0.0)
+
+    def _read(self) -> Iterator[Frame | Gap]:
+        index, time_s = 0, -1.0
+        pixels, self._first = self._first, None
+        try:
+            while pixels is not None:
+                time_s = self._time(index, time_s)
+                yield Frame(index, time_s, frame_to_bgr8(pixels), self._name)
+                index += 1
+                pixels = self._next()
+            gap = self._missing(index, time_s)
+            if gap is not None:
+                yield gap
+        finally:
+            self._capture.release()
+
+    def _missing(self, read: int, last_s: float) -> Gap | None:
+        """The gap at the end of a file that is shorter than it says.
+
+        A number of frames that was counted is believed to one frame. One that was guessed, an average rate
+        times a duration, is believed only when the time is short too, by more than two frames and 1 %.
+        """
+        missing = self._count - read
+        slack = 1 if self._exact else max(2, self._count // 100)
+        if missing <= slack:
+            return None
+        if not self._exact and self._fps:
+            short_s = self._count / self._fps - (last_s + 1.0 / self._fps)
+            if short_s <= slack / self._fps:
+                return None
+        reason = f"the video ends after {read} of {self._count} frames: it is cut short or damaged"
+        return Gap(self._name, reason, frames=missing)
+
+    def frames(self) -> Iterator[Frame | Gap]:
+        """Yield every frame; the next ones are decoded in the background."""
+        with self._lock:
+            if self._closed or self._ahead is not None:
+                return
+            self._ahead = Ahead(self._read(), name="rbcedge-video")
+        try:
+            yield from self._ahead
+        finally:
+            self._ahead.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            ahead = self._ahead
+        if ahead is not None:
+            ahead.close()
+        else:
+            self._capture.release()
