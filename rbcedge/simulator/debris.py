@@ -55,7 +55,7 @@ def paint_debris(kind: str, size: float, seed: int, look: Look) -> np.ndarray:
         if rng.random() < 0.15:  # a small heap
             blob = np.maximum(blob, np.roll(blob, (round(size * 0.35), round(-size * 0.3)), (0, 1)))
         granules = np.clip(0.7 + 0.35 * smooth_noise(rng, (n, n), max(4, n // 3)), 0.2, 1.5)
-        layers[1] = blob * granules * rng.uniform(0.35, 1.1)
+        layers[1] = blob * granules * rng.uniform(0.35, 0.95)
         layers[0] = blob * rng.uniform(0.05, 0.4)
     elif kind == "ghost":
         blob = _blob(rng, n, size / 2, 0.06, max(0.05 * size, 0.8))
@@ -80,7 +80,7 @@ def _blob(
     points += (n // 2 + dx, n // 2 + dy)
     canvas = np.zeros((n, n), np.uint8)
     cv2.fillPoly(canvas, [np.rint(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return cv2.GaussianBlur(canvas.astype(np.float32) / 255.0, (0, 0), soft)
+    return np.asarray(cv2.GaussianBlur(canvas.astype(np.float32) / 255.0, (0, 0), soft))
 
 
 def _leucocyte(rng: np.random.Generator, layers: np.ndarray, size: float) -> None:

@@ -75,11 +75,11 @@ class Look:
     background: Colour = (174.0, 182.0, 168.0)
     eosin: Colour = (0.255, 0.47, 0.15)
     azure: Colour = (0.3, 1.1, 0.62)
-    pallor_depth: float = 0.42
+    pallor_depth: float = 0.5
     pallor_size: float = 0.42
-    pallor_softness: float = 0.4
+    pallor_softness: float = 0.35
     rim: float = 0.14
-    edge: float = 0.12
+    edge: float = 0.15
     halo: float = 0.015
     overlap: float = 0.85
     relief: float = 0.04

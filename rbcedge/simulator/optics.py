@@ -149,7 +149,8 @@ def _blurred(plane: np.ndarray, sx: float, sy: float, width: int, height: int, s
     """Return the window at (sx, sy), blurred; the sub-pixel part of the shift is in the kernel."""
     x, y = round(sx), round(sy)
     along_x, along_y = _point_spread(sx - x, sigma), _point_spread(sy - y, sigma)
-    return cv2.sepFilter2D(plane, -1, along_x, along_y)[y : y + height, x : x + width]
+    blurred = cv2.sepFilter2D(plane, -1, along_x, along_y)
+    return np.asarray(blurred[y : y + height, x : x + width])
 
 
 def _point_spread(offset: float, sigma: float) -> np.ndarray:
@@ -172,7 +173,7 @@ def _streak(motion: tuple[float, float]) -> np.ndarray:
             for dj, wx in ((0, 1 - fx), (1, fx)):
                 if wy * wx > 0:
                     kernel[i + di, j + dj] += wy * wx
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum())
 
 
 def _curve(look: Look) -> np.ndarray | None:

@@ -16,7 +16,7 @@ _ANGLES = np.linspace(0.0, 2.0 * np.pi, _N, endpoint=False)
 def turned(outline: Outline, angle: float) -> Outline:
     """Return the outline turned by `angle` radians about the origin."""
     c, s = np.cos(angle), np.sin(angle)
-    return outline @ np.array([[c, s], [-s, c]])
+    return np.asarray(outline @ np.array([[c, s], [-s, c]]))
 
 
 def centred(outline: Outline) -> Outline:
@@ -156,7 +156,7 @@ def burr(rng: np.random.Generator, diameter: float) -> tuple[Outline, int]:
     knots = np.linspace(0.0, 2.0 * np.pi, n + 1)
 
     def between_knots(values: np.ndarray) -> np.ndarray:
-        return np.interp(theta, knots, np.append(values, values[0]))
+        return np.asarray(np.interp(theta, knots, np.append(values, values[0])))
 
     phase = n * theta + between_knots(rng.normal(0, rng.uniform(0.1, 0.6), n))
     wave = (0.5 + 0.5 * np.cos(phase)) ** rng.uniform(0.7, 2.0)

@@ -58,7 +58,7 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], nodes: int) -> np.ndarray:
     """Return slow noise, (h, w) float32, standard deviation about 1, with `nodes` bumps across."""
     coarse = rng.standard_normal((nodes, nodes)).astype(np.float32)
-    return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC))
 
 
 def _step(value: np.ndarray, at: float, width: float) -> np.ndarray:
@@ -162,7 +162,7 @@ def _missing(
         ring = _step(leaned, rng.uniform(0.28, 0.4), 0.25) * (
             1 - _step(leaned, rng.uniform(0.62, 0.76), 0.25)
         )
-        return depth * ring
+        return np.asarray(depth * ring)
     if member.style == "slit":
         depth = float(np.clip(depth + 0.15, 0.4, 0.9))
         angle = rng.uniform(0, np.pi)

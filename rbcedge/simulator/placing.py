@@ -148,7 +148,7 @@ def fill_tile(slide: Slide, column: int, row: int, neighbour: Callable[[int, int
     specimens = [draw_specimen(rng, int(c), composition, look.cell_px, slide.direction) for c in codes]
     masked = [(s, *mask_of(s)) for s in specimens]
     order = sorted(range(count), key=lambda i: -int(masked[i][1].size))  # large ones are hardest to place
-    things = []
+    things: list[Thing] = []
     for i in order:
         specimen, mask, x, y = masked[i]
         thing = board.place(rng, number * PER_TILE + len(things) + 1, specimen, mask, x, y)

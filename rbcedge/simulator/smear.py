@@ -267,7 +267,7 @@ def _hashed(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
     h = h ^ (h >> np.uint64(29))
     h = (h * np.uint64(0xBF58476D1CE4E5B9)) & mask
     h = h ^ (h >> np.uint64(32))
-    return ((h >> np.uint64(40)).astype(np.float32) / np.float32(2**24) - 0.5) * np.float32(3.46)
+    return np.asarray(((h >> np.uint64(40)).astype(np.float32) / np.float32(2**24) - 0.5) * np.float32(3.46))
 
 
 def _add(layers: np.ndarray, patch: np.ndarray, x: int, y: int) -> None:

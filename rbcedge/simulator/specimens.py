@@ -24,7 +24,7 @@ class Member:
     density
         Haemoglobin relative to a normal cell, about 0.4 to 1.5.
     azure
-        Share of blue stain (polychromasia), 0 to about 0.3.
+        Share of blue stain (polychromasia), 0 to about 0.25.
     pallor_depth, pallor_size
         Added to the look's values, dimensionless.
     seed
@@ -86,8 +86,8 @@ def _single(
 ) -> Member:
     d = _diameter(rng, composition)
     style, density = "disc", float(np.exp(rng.normal(0, 0.09)))
-    azure = float(rng.uniform(0.08, 0.3)) if rng.random() < 0.03 else 0.0
-    depth, size = float(rng.normal(0, 0.1)), float(rng.normal(0, 0.07))
+    azure = float(rng.uniform(0.05, 0.18)) if rng.random() < 0.03 else 0.0
+    depth, size = float(rng.normal(0, 0.14)), float(rng.normal(0, 0.09))
     if name == "NOR":
         kinds = (
             composition.macrocytes,
@@ -122,12 +122,12 @@ def _single(
         out, _ = outlines.burr(rng, d * rng.uniform(0.85, 1.08))
         style = "speckled"
     else:
-        kind = rng.random()
-        if kind < 0.34:
+        odd = rng.random()
+        if odd < 0.34:
             out, style = outlines.round_cell(rng, d * rng.uniform(0.95, 1.12), 0.02), "target"
-        elif kind < 0.58:
+        elif odd < 0.58:
             out, style = outlines.round_cell(rng, d, 0.02), "slit"
-        elif kind < 0.78:
+        elif odd < 0.78:
             out = outlines.angular_cell(rng, d)
         else:
             out = outlines.false_teardrop(rng, d * rng.uniform(0.85, 1.0), direction)
