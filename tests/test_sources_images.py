@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from thread_check import no_thread_left
 
 from rbcedge.errors import RbcedgeError, UsageError
 from rbcedge.frame import Frame, Gap
 from rbcedge.sources import open_source
 from rbcedge.sources.images import natural
 from rbcedge.sources.pixels import to_bgr8
-from thread_check import no_thread_left
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from thread_check import no_thread_left
 
 from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Frame, Gap
 from rbcedge.sources import open_source
 from rbcedge.sources.video import Video
-from thread_check import no_thread_left
 
 
 @pytest.fixture(autouse=True)
