@@ -1,0 +1,1 @@
+"""Choosing calibration data and checking that small models tell the truth."""

@@ -1,0 +1,1 @@
+"""From trained Keras networks to what runs at the microscope."""

@@ -1,0 +1,72 @@
+"""Keras to TFLite: float32, or full INT8 calibrated on real pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rbcedge.errors import RbcedgeError
+
+Precision = Literal["fp32", "int8"]
+
+
+def convert(
+    build: Callable[[], Any],
+    weights: list[NDArray[np.float32]],
+    precision: Precision,
+    calibration: Iterable[NDArray[np.uint8]] = (),
+) -> bytes:
+    """Convert one network.
+
+    Parameters
+    ----------
+    build : callable
+        Builds the network with a static batch (a dynamic one leaves shape arithmetic in the model).
+    weights : list of arrays
+        As `model.get_weights()` gives them.
+    precision : "fp32" or "int8"
+        INT8 is per-channel weights, integer activations, uint8 pixels in and int8 out.
+    calibration : iterable of (n, H, W, 3) uint8
+        Real pictures as the network sees them at run time, red, green, blue; needed for INT8.
+
+    Returns
+    -------
+    bytes
+        The .tflite file.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    model = build()
+    model.set_weights(weights)
+    if model.inputs[0].shape[0] is None:
+        raise ValueError("the network must be built with a static batch")
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if precision == "int8":
+        pictures = [np.asarray(p) for p in calibration]
+        if not pictures:
+            raise RbcedgeError("INT8 needs calibration pictures, none were given.")
+
+        def representative() -> Iterable[list[NDArray[np.float32]]]:
+            for p in pictures:
+                yield [p.astype(np.float32) / np.float32(255)]
+
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.int8
+    out: bytes = converter.convert()
+    return out
+
+
+def write(path: Path, model: bytes) -> None:
+    """Write a model file in one step: a half-written file is never taken for a good one."""
+    temporary = path.with_suffix(path.suffix + ".part")
+    temporary.write_bytes(model)
+    temporary.replace(path)

@@ -1,0 +1,70 @@
+"""Flat field and white balance from the picture's own background.
+
+Every picture is divided by its background, channel by channel, so that a network sees the same white glass on
+every microscope, lamp and camera. Training uses the same function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+#: Grey value the background is brought to; the room above it keeps noise and bright dust from clipping.
+BACKGROUND = 235.0
+#: Blocks along the longer side in which the background is looked for.
+BLOCKS = 8
+#: Share of a block's pixels that may be darker than its background: cells cover most of a crowded block.
+QUANTILE = 0.88
+
+
+@dataclass(frozen=True, slots=True)
+class Illumination:
+    """Background of a picture.
+
+    Attributes
+    ----------
+    background : (h, w, 3) float32
+        Blue, green, red grey value of empty glass on a coarse grid over the picture, 1 to 255.
+    """
+
+    background: NDArray[np.float32]
+
+    @property
+    def level(self) -> NDArray[np.float32]:
+        """(3,) median background, blue, green, red, 1 to 255: brightness and white balance of the lamp."""
+        return np.median(self.background.reshape(-1, 3), axis=0).astype(np.float32)
+
+    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return (H, W, 3) uint8 `pixels` with the background at `BACKGROUND`; any size, same field of view."""
+        h, w = pixels.shape[:2]
+        gain = cv2.resize(BACKGROUND / self.background, (w, h), interpolation=cv2.INTER_LINEAR)
+        out: NDArray[np.uint8] = cv2.multiply(pixels, gain, dtype=cv2.CV_8U)
+        return out
+
+
+def estimate(pixels: NDArray[np.uint8]) -> Illumination:
+    """Find the background of a picture of (H, W, 3) uint8.
+
+    The picture is averaged down to about 160 px, the bright quantile of each block taken, blocks without glass
+    (inside clumps, under a pointer) are lifted to their neighbours, and the grid is smoothed.
+    """
+    h, w = pixels.shape[:2]
+    step = max(1, round(max(h, w) / 160))
+    small = cv2.resize(pixels, (max(1, w // step), max(1, h // step)), interpolation=cv2.INTER_AREA)
+    block = max(1, max(small.shape[:2]) // BLOCKS)
+    rows, cols = max(1, small.shape[0] // block), max(1, small.shape[1] // block)
+    ys = np.linspace(0, small.shape[0], rows + 1).astype(int)
+    xs = np.linspace(0, small.shape[1], cols + 1).astype(int)
+    grid = np.empty((rows, cols, 3), np.float32)
+    for r in range(rows):
+        for c in range(cols):
+            part = small[ys[r] : ys[r + 1], xs[c] : xs[c + 1]].reshape(-1, 3)
+            grid[r, c] = np.partition(part, int(QUANTILE * (len(part) - 1)), axis=0)[int(QUANTILE * (len(part) - 1))]
+    if rows >= 3 and cols >= 3:
+        median = cv2.medianBlur(grid, 3)
+        grid = np.where(grid < 0.93 * median, median, np.minimum(grid, 1.07 * median))
+        grid = cv2.GaussianBlur(grid, (3, 3), 0.8, borderType=cv2.BORDER_REPLICATE)
+    return Illumination(np.maximum(grid, 1).astype(np.float32))

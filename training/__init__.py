@@ -1,0 +1,1 @@
+"""Training on a workstation: data sets, networks, the paper's protocol, measures."""
