@@ -208,7 +208,7 @@ def test_overlays_change_pixels_not_truth() -> None:
 
 def test_preparing_ahead_changes_nothing() -> None:
     ahead = Smear(8)
-    while ahead.prepare(190, 0, 100, 100, tiles=3):
+    while ahead.prepare(190, 0, 100, 100, jobs=3):
         pass
     assert np.array_equal(ahead.view(190, 0, 100, 100).pixels, Smear(8).view(190, 0, 100, 100).pixels)
 

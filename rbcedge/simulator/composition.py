@@ -45,7 +45,7 @@ class Composition:
     clumps
         Share of OTH that are clumps of four or more cells.
     artefacts
-        Share of cells with a refractile drying artefact instead of a smooth pallor.
+        Share of cells with a refractile blotch or a fold instead of a smooth pallor.
     platelets, leucocytes, dirt, ghosts
         Rates of things that are not red cells.
     """

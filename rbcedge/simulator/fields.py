@@ -36,7 +36,9 @@ def render_field(
         look = Look.sample(rng, strength=float(rng.uniform(0.0, 1.0)))
     if composition is None:
         composition = Composition.sample(rng)
-    smear = Smear(int(rng.integers(2**31)), composition, look)
+    inset = round(0.75 * look.cell_px)  # cells cut by the border come from a little way beyond it
+    size = (width + 2 * inset, height + 2 * inset)
+    smear = Smear(int(rng.integers(2**31)), composition, look, size=size)
     focus = abs(float(rng.normal(0, 0.6)))
-    view = smear.view(16, 16, width, height, focus=focus, noise_seed=int(rng.integers(2**31)))
+    view = smear.view(inset, inset, width, height, focus=focus, noise_seed=int(rng.integers(2**31)))
     return with_random_overlays(view, rng) if overlays else view

@@ -76,7 +76,8 @@ class Camera:
         m = (light.shape[0] - height) // 2
         sigma = self.blur_px(focus)
         if np.hypot(*motion) > 0.7:
-            light = cv2.filter2D(light, -1, _streak(motion))
+            kernel, anchor = _streak(motion)
+            light = cv2.filter2D(light, -1, kernel, anchor=anchor)
         field = self._illumination(width, height)
         noise = self._noise_at(width, height, noise_seed)
         channels = []
@@ -160,8 +161,9 @@ def _point_spread(offset: float, sigma: float) -> np.ndarray:
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
-def _streak(motion: tuple[float, float]) -> np.ndarray:
-    """Return the path of a point during the exposure as a kernel that sums to one."""
+def _streak(motion: tuple[float, float]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return the path of a point during the exposure as a kernel that sums to one, and its anchor."""
+    motion = (motion[0] if abs(motion[0]) > 0.4 else 0.0, motion[1] if abs(motion[1]) > 0.4 else 0.0)
     half = int(np.ceil(max(abs(motion[0]), abs(motion[1])) / 2)) + 1
     kernel = np.zeros((2 * half + 1,) * 2, np.float32)
     steps = 8 * half
@@ -173,7 +175,9 @@ def _streak(motion: tuple[float, float]) -> np.ndarray:
             for dj, wx in ((0, 1 - fx), (1, fx)):
                 if wy * wx > 0:
                     kernel[i + di, j + dj] += wy * wx
-    return np.asarray(kernel / kernel.sum())
+    x, y, w, h = cv2.boundingRect((kernel > 0).astype(np.uint8))
+    kernel = kernel[y : y + h, x : x + w]
+    return np.asarray(kernel / kernel.sum()), (half - x, half - y)
 
 
 def _curve(look: Look) -> np.ndarray | None:

@@ -176,6 +176,13 @@ def _missing(
         rough = leaned + 0.16 * smooth_noise(rng, q.shape, 6)
         depth = float(np.clip(depth + rng.uniform(0.1, 0.35), 0.3, 0.95))
         return np.maximum(pale * 0.5, depth * _step(rough, 1.0 - size * rng.uniform(0.7, 1.1), 0.12))
+    if member.style == "fold":
+        angle = rng.uniform(0, np.pi)
+        across = (-np.sin(angle) * xs + np.cos(angle) * ys) / radius + rng.normal(0, 0.15)
+        along = (np.cos(angle) * xs + np.sin(angle) * ys) / radius
+        bar = np.exp(-(((across + rng.normal(0, 0.3) * along**2) / rng.uniform(0.1, 0.22)) ** 2))
+        depth = float(np.clip(depth + 0.15, 0.3, 0.9))
+        return np.asarray(depth * _step(leaned, 0.85 - size, 0.35) * (1.0 - 0.9 * bar))
     if member.style == "speckled":
         return 0.7 * pale
     return pale

@@ -14,12 +14,13 @@ from rbcedge.simulator.debris import paint_debris, reach
 from rbcedge.simulator.look import Look
 from rbcedge.simulator.optics import CLEAR, Camera
 from rbcedge.simulator.paint import paint_specimen
-from rbcedge.simulator.placing import COLUMNS, Contents, Litter, Slide, Thing, fill_tile, tile_id
+from rbcedge.simulator.placing import COLUMNS, Contents, Litter, Slide, Thing, fill_tile, round_of, tile_id
 from rbcedge.simulator.view import Debris, Objects, View
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 _DIRT = (0.9, 0.9, 0.85)
+_NOTHING = Contents((), ())
 
 
 class _Recent(OrderedDict[K, V]):
@@ -56,6 +57,9 @@ class Smear:
         Appearance.
     cached_tiles
         Tiles kept in memory at least (about 0.3 MB each at 38 px per cell).
+    size
+        Where given, only the tiles from (0, 0) to this width and height (px) are filled: a single
+        field is then drawn several times faster.
 
     Examples
     --------
@@ -71,11 +75,13 @@ class Smear:
         look: Look | None = None,
         *,
         cached_tiles: int = 192,
+        size: tuple[int, int] | None = None,
     ) -> None:
         self.seed = seed
         self.composition = composition or Composition()
         self.look = look or Look()
         self.slide = Slide(seed, self.composition, self.look)
+        self._size = size
         self._camera = Camera(self.look, seed)
         self._contents: _Recent[tuple[int, int], Contents] = _Recent(3 * cached_tiles)
         self._tiles: _Recent[tuple[int, int], tuple[np.ndarray, np.ndarray]] = _Recent(cached_tiles)
@@ -143,28 +149,44 @@ class Smear:
                         found.append((thing.id, thing.specimen.code))
         return sorted(found)
 
-    def prepare(self, x: float, y: float, width: int, height: int, tiles: int = 1) -> int:
-        """Draw up to `tiles` tiles in and around a window ahead of need.
+    def prepare(self, x: float, y: float, width: int, height: int, jobs: int = 1) -> int:
+        """Fill or draw tiles in and around a window ahead of need.
+
+        Parameters
+        ----------
+        x, y, width, height
+            Window, as for `view`.
+        jobs
+            Most pieces of work (about 10 ms each) to do now.
 
         Returns
         -------
         int
-            How many were drawn; 0 when everything around is at hand.
+            How many were done; 0 when everything around is at hand.
         """
         side = self.slide.tile
         left, top = int(np.floor(x)), int(np.floor(y))
-        drawn = 0
-        for row in range(top // side - 1, (top + height - 1) // side + 2):
-            for column in range(left // side - 1, (left + width - 1) // side + 2):
-                if (column, row) not in self._tiles:
-                    if drawn >= tiles:
-                        return drawn
-                    self._tile(column, row)
-                    drawn += 1
-        return drawn
+        missing = [
+            (column, row)
+            for row in range(top // side - 1, (top + height - 1) // side + 2)
+            for column in range(left // side - 1, (left + width - 1) // side + 2)
+            if (column, row) not in self._tiles
+        ]
+        around = {(c + dc, r + dr) for c, r in missing for dc in (-1, 0, 1) for dr in (-1, 0, 1)}
+        empty = sorted((key for key in around if key not in self._contents), key=lambda key: round_of(*key))
+        for key in empty[:jobs]:
+            self.contents(*key)
+        drawn = missing[: max(jobs - len(empty), 0)]
+        for key in drawn:
+            self._tile(*key)
+        return min(len(empty), jobs) + len(drawn)
 
     def contents(self, column: int, row: int) -> Contents:
         """Return what lies in a tile."""
+        if self._size is not None:
+            side = self.slide.tile
+            if not (0 <= column * side < self._size[0] and 0 <= row * side < self._size[1]):
+                return _NOTHING
         return self._contents.fetch((column, row), lambda: fill_tile(self.slide, column, row, self.contents))
 
     def _window(

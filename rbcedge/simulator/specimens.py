@@ -20,7 +20,7 @@ class Member:
     outline
         (N, 2) float64, px relative to the specimen's origin.
     style
-        Inner structure: disc, flat, target, slit, blotch or speckled.
+        Inner structure: disc, flat, target, slit, blotch, fold or speckled.
     density
         Haemoglobin relative to a normal cell, about 0.4 to 1.5.
     azure
@@ -132,7 +132,7 @@ def _single(
         else:
             out = outlines.false_teardrop(rng, d * rng.uniform(0.85, 1.0), direction)
     if style == "disc" and rng.random() < composition.artefacts:
-        style = "blotch"
+        style = "blotch" if rng.random() < 0.6 else "fold"
     seed = int(rng.integers(2**31))
     if composition.roughness and name != "BUR":
         out = outlines.wavy(out, rng, composition.roughness * 2.5, 6, 14)
