@@ -130,7 +130,7 @@ class Look:
         tint = np.exp(rng.normal(0, 0.03 + 0.09 * strength, 3))
         tint /= tint.max()
         background = light * tint
-        green = float(np.exp(between((np.log(0.25), np.log(0.62)), (np.log(0.13), np.log(1.05)))))
+        green = float(np.exp(between((np.log(0.25), np.log(0.62)), (np.log(0.18), np.log(1.05)))))
         eosin = (
             green * between((0.45, 0.65), (0.2, 1.05)),
             green,
@@ -158,8 +158,8 @@ class Look:
             overlap=between((0.6, 1.0), (0.35, 1.0)),
             relief=between((0.0, 0.08), (0.0, 0.3)),
             light_angle=float(rng.uniform(0, 2 * np.pi)),
-            mottle=between((0.0, 0.02), (0.0, 0.06)),
-            grain=between((0.0, 0.01), (0.0, 0.03)),
+            mottle=min(between((0.0, 0.02), (0.0, 0.06)), 0.12 * green),
+            grain=min(between((0.0, 0.01), (0.0, 0.03)), 0.1 * green),
             texture=between((0.01, 0.05), (0.0, 0.14)),
             vignette=between((0.0, 0.12), (0.0, 0.4)),
             gradient=between((0.0, 0.06), (0.0, 0.25)),
@@ -168,7 +168,7 @@ class Look:
             blur=between((0.5, 0.95), (0.35, 1.9)) * cell_px / 38.0,
             sharpen=between((0.3, 1.0), (0.3, 1.8)) if often(0.35) else 0.0,
             chromatic=between((0.0, 0.6), (0.0, 1.3)),
-            noise=between((0.7, 1.8), (0.2, 6.0)),
+            noise=min(between((0.7, 1.8), (0.2, 6.0)), 0.11 * green * light),
             noise_px=between((0.4, 0.8), (0.0, 1.2)),
             gamma=between((0.95, 1.05), (0.7, 1.4)),
             saturation=between((0.9, 1.1), (0.6, 1.5)) if not often(0.06) else 0.0,

@@ -105,7 +105,7 @@ def _single(
             d *= rng.uniform(0.72, 0.9)
             style, density = "flat", density * rng.uniform(1.15, 1.45)
         elif kind == 3:
-            density *= rng.uniform(0.5, 0.85)
+            density *= rng.uniform(0.62, 0.95)
             depth, size = depth + rng.uniform(0.3, 0.6), size + rng.uniform(0.15, 0.35)
         out = outlines.round_cell(rng, d)
     elif name == "OVA":
