@@ -76,7 +76,7 @@ class Gate:
     exposure : float
         Least brightness of the background, 0 to 1.
     clipped : float
-        Brightness of the background from which the camera has reached its end, 0 to 1: where few or pale cells
+        Brightness of the background from which the camera has reached its end, 0 to 1: if few or pale cells
         are left in such a field, light has eaten them.
     contrast : float
         Least contrast of cells to background, as a share of the background: below it they are too pale or
