@@ -1,0 +1,225 @@
+"""What the terminal shows, as rich renderables made from values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from rbcedge.counting.differential import Differential
+from rbcedge.palette import colours
+from rbcedge.sinks.base import Start, Status
+from rbcedge.summary import Summary
+
+# Of 24 rows, 20 are taken where a goal is set.
+_FLAGS_SHOWN = 4
+_STAGES_SHOWN = ("register", "segment", "classify", "store")
+
+
+class Bar:
+    """A horizontal bar, `share` of the room it gets; plain characters where the terminal knows no others."""
+
+    def __init__(self, share: float, style: str) -> None:
+        self._share, self._style = min(1.0, max(0.0, share)), style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        eighths = round(self._share * options.max_width * 8)
+        if options.ascii_only:
+            text = "#" * round(eighths / 8)
+        else:
+            text = "█" * (eighths // 8) + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[eighths % 8]
+        yield Text(text.ljust(options.max_width), style=self._style)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(4, options.max_width)
+
+
+def live(start: Start, status: Status | None) -> RenderableType:
+    """Return the whole screen of a run."""
+    parts: list[RenderableType] = [header(start)]
+    if status is None:
+        return Group(*parts, Text("waiting for the first picture", style="dim"))
+    parts += [
+        differential_table(status.differential),
+        totals(status.differential),
+        _fields_line(status),
+        _speed_line(status),
+    ]
+    progress = _progress(start, status)
+    if progress is not None:
+        parts.append(progress)
+    parts += notes(status.flags, status.warnings, _FLAGS_SHOWN)
+    return Group(*parts)
+
+
+def header(start: Start) -> RenderableType:
+    """Return what runs: source, networks, scale."""
+    bundle = start.bundle
+    um = bundle.um_per_px * start.scale
+    return Group(
+        Text(start.description, style="bold", no_wrap=True, overflow="ellipsis"),
+        Text(
+            f"bundle {bundle.name}   {start.engine} {start.precision}   "
+            f"scale {start.scale:.3f} {start.scale_origin} ({um:.3f} µm/px)",
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        ),
+    )
+
+
+def differential_table(count: Differential) -> Table:
+    """Return one row per class: code, name, count, percent, 95 % interval, grade, bar."""
+    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1), header_style="dim")
+    table.add_column("class", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis", max_width=24, style="dim")
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("percent", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("grade", justify="center", no_wrap=True)
+    table.add_column("", ratio=1, no_wrap=True, min_width=6)
+    for c, rgb in zip(count.classes, colours(len(count.classes)), strict=True):
+        style = f"rgb({rgb[0]},{rgb[1]},{rgb[2]})"
+        known = count.counted > count.unclassified
+        table.add_row(
+            Text(c.label.code, style=f"bold {style}"),
+            c.label.name,
+            str(c.count),
+            f"{c.percent:.1f} %" if known else "",
+            f"{c.ci95[0]:.1f} – {c.ci95[1]:.1f}" if known else "",
+            c.grade,
+            Bar(c.percent / 100, style),
+        )
+    return table
+
+
+def totals(count: Differential) -> Text:
+    """Return the line below the table."""
+    return Text(
+        f"{count.counted} counted: {count.single} single, {count.overlapped} overlapped, "
+        f"{count.unclassified} unclassified; about {count.red_cells} red cells",
+    )
+
+
+def notes(flags: Sequence[str], warnings: Sequence[str], most: int | None = None) -> list[Text]:
+    """Return flags and warnings, one line each; beyond `most` only their number."""
+    lines = [Text(f"! {t}", style="yellow") for t in flags] + [Text(f"! {t}", style="red") for t in warnings]
+    if most is not None and len(lines) > most:
+        hidden = len(lines) - most + 1
+        lines = [*lines[: most - 1], Text(f"! and {hidden} more", style="yellow")]
+    return lines
+
+
+def pictures(
+    seen: int, counted: int, repeated: int, rejected: Mapping[str, int], dropped: int, skipped: int
+) -> Text:
+    """Return what became of the pictures."""
+    parts = [f"{seen} pictures: {counted} counted"]
+    if repeated:
+        parts.append(f"{repeated} nothing new")
+    total = sum(rejected.values())
+    reasons = ", ".join(f"{why} {n}" for why, n in sorted(rejected.items(), key=lambda item: -item[1]))
+    parts.append(f"{total} rejected" + (f" ({reasons})" if reasons else ""))
+    if dropped:
+        parts.append(f"{dropped} dropped")
+    if skipped:
+        parts.append(f"{skipped} skipped")
+    return Text(", ".join(parts))
+
+
+def _fields_line(status: Status) -> Text:
+    return pictures(
+        status.seen, status.counted, status.repeated, status.rejected, status.dropped, status.skipped
+    )
+
+
+def _speed_line(status: Status) -> Text:
+    state = status.state if not status.reason else f"{status.state}: {status.reason}"
+    stages = ", ".join(
+        f"{s} {status.timing_ms[s]['p50']:.1f}" for s in _STAGES_SHOWN if s in status.timing_ms
+    )
+    total = status.timing_ms.get("total")
+    times = f"; ms {stages}; total {total['p50']:.1f} (p90 {total['p90']:.1f})" if total else ""
+    return Text(
+        f"{duration(status.elapsed_s)}  {status.fps:.1f} fps  now {state}{times}",
+        style="dim",
+        overflow="ellipsis",
+    )
+
+
+def _progress(start: Start, status: Status) -> RenderableType | None:
+    """Return how far the run is, to its goal or else through its pictures; None where nobody knows."""
+    count = status.differential
+    if start.until is not None or start.until_ci is not None:
+        share = count.progress(start.until, start.until_ci)
+        goals = []
+        if start.until is not None:
+            goals.append(f"{count.counted} of {start.until} cells")
+        if start.until_ci is not None and count.widest is not None:
+            goals.append(
+                f"{count.widest.label.code} ±{count.widest.half_width:.1f} of ±{start.until_ci:g} points"
+            )
+        text = ", ".join(goals)
+    elif start.total:
+        done = status.seen + status.skipped
+        share, text = done / start.total, f"{done} of {start.total} pictures"
+    else:
+        return None
+    grid = Table.grid(expand=True, padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    grid.add_row(text, Bar(share, "cyan"), f"{100 * min(share, 1):.0f} %")
+    return grid
+
+
+def line(start: Start, status: Status) -> str:
+    """Return the state of a run in one plain line, for logs."""
+    count = status.differential
+    share = ", ".join(f"{c.label.code} {c.percent:.1f} %" for c in count.classes if c.count)
+    of = f" of {start.total}" if start.total else ""
+    done = status.seen + status.skipped
+    return f"{duration(status.elapsed_s)}  picture {done}{of}, {count.counted} cells" + (
+        f": {share}" if share else ""
+    )
+
+
+def final(summary: Summary) -> RenderableType:
+    """Return the result of a session."""
+    parts: list[RenderableType] = [
+        differential_table(summary.differential),
+        totals(summary.differential),
+        pictures(
+            summary.seen,
+            summary.counted,
+            summary.repeated,
+            summary.rejected,
+            summary.dropped,
+            len(summary.gaps),
+        ),
+    ]
+    total = summary.timing_ms.get("total")
+    if total:
+        parts.append(
+            Text(
+                f"{summary.fps:.1f} pictures/s; "
+                f"ms for each: {total['p50']:.1f} (p50), {total['p90']:.1f} (p90), "
+                f"{total['p99']:.1f} (p99); grades: {summary.differential.scheme}",
+                style="dim",
+            )
+        )
+    parts += notes(summary.flags, summary.warnings)
+    shown = summary.gaps[:10]
+    parts += [Text(f"! skipped {gap.source}: {gap.reason}", style="red") for gap in shown]
+    if len(summary.gaps) > len(shown):
+        parts.append(Text(f"! and {len(summary.gaps) - len(shown)} more, see summary.json", style="red"))
+    return Group(*parts)
+
+
+def duration(seconds: float) -> str:
+    """Return hours, minutes and seconds."""
+    whole = int(seconds)
+    return f"{whole // 3600:d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
