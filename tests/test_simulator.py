@@ -234,3 +234,30 @@ def test_wrong_values_are_refused() -> None:
         Smear(0).view(0, 0, 0, 10)
     with pytest.raises(ValueError, match="edge of the slide"):
         Smear(0).view(1e7, 0, 10, 10)
+
+
+def test_labels_lie_where_the_cells_are() -> None:
+    look = replace(PLAIN, relief=0.0, pallor_depth=0.0, texture=0.0)
+    picture = Smear(3, only("NOR", touching=0, density=25), look).view(0, 0, 400, 300)
+    absorbed = look.background[1] - picture.pixels[..., 1].astype(float)
+    ys, xs = np.mgrid[:300, :400]
+    shifts = []
+    for number in picture.objects.ids[picture.objects.whole]:
+        label = picture.labels == number
+        around = cv2.dilate(label.astype(np.uint8), np.ones((7, 7))) > 0
+        if (picture.mask & around & ~label).any():
+            continue
+        weight = absorbed * around
+        seen = np.array([(weight * xs).sum(), (weight * ys).sum()]) / weight.sum()
+        shifts.append(seen - (xs[label].mean(), ys[label].mean()))
+    assert len(shifts) > 5
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.1
+    assert np.abs(shifts).max() < 0.4
+
+
+def test_cells_reach_over_the_border_of_a_single_field() -> None:
+    cut = [
+        np.count_nonzero(~render_field(np.random.default_rng(s), 120, 120, Look()).objects.whole)
+        for s in range(5)
+    ]
+    assert sum(cut) > 10
