@@ -55,9 +55,10 @@ class Slot(Generic[T]):
             return item
 
     def end(self, discard: bool = False) -> None:
-        """Say that nothing more will come. What waits can still be taken, unless it is to be discarded."""
+        """Say that nothing more will come. What waits can still be taken, unless it is to be dropped."""
         with self._changed:
             self._ended = True
             if discard:
+                self._dropped += self._item is not None
                 self._item = None
             self._changed.notify_all()
