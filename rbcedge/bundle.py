@@ -68,7 +68,9 @@ class Bundle:
     segmenter_scale : float
         Working resolution of the segmenter: its pixels per native pixel (0.5: half resolution).
     crop_px : int
-        Side of the classifier's input, native px.
+        Side of the classifier's input, native px (the paper: 80).
+    small_crop_px : int
+        Smaller side on which cells that fit are classified at less cost; equal to `crop_px` where there is none.
     mask_threshold : float
         A pixel is cell where the segmenter's probability is at least this.
     confidence_threshold : float
@@ -91,6 +93,7 @@ class Bundle:
     um_per_px: float
     segmenter_scale: float
     crop_px: int
+    small_crop_px: int
     mask_threshold: float
     confidence_threshold: float
     temperature: float
@@ -200,6 +203,7 @@ def _parse(folder: Path, m: dict[str, Any], sha256: str) -> Bundle:
         um_per_px=float(m["scale"]["um_per_px"]),
         segmenter_scale=float(m["segmenter"]["scale"]),
         crop_px=int(m["classifier"]["crop_px"]),
+        small_crop_px=int(m["classifier"].get("small_crop_px", m["classifier"]["crop_px"])),
         mask_threshold=float(m["segmenter"]["threshold"]),
         confidence_threshold=float(m["classifier"]["confidence_threshold"]),
         temperature=float(m["classifier"]["temperature"]),
@@ -209,6 +213,8 @@ def _parse(folder: Path, m: dict[str, Any], sha256: str) -> Bundle:
     )
     if not (bundle.diameter_px > 0 and bundle.um_per_px > 0 and 0 < bundle.segmenter_scale <= 1):
         raise ValueError("scale must be positive")
+    if not 16 <= bundle.small_crop_px <= bundle.crop_px:
+        raise ValueError("small_crop_px must lie between 16 and crop_px")
     if not (0 < bundle.mask_threshold < 1 and 0 <= bundle.confidence_threshold < 1 and bundle.temperature > 0):
         raise ValueError("thresholds must lie between 0 and 1, the temperature above 0")
     return bundle

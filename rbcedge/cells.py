@@ -69,7 +69,8 @@ class Cells:
     @property
     def classified(self) -> NDArray[np.bool_]:
         """(N,) bool: rows that have probabilities."""
-        return ~np.isnan(self.probabilities).any(axis=1)
+        known: NDArray[np.bool_] = ~np.isnan(self.probabilities).any(axis=1)
+        return known
 
     @property
     def best(self) -> NDArray[np.intp]:
@@ -84,12 +85,14 @@ class Cells:
         """(N,) largest class probability, NaN where the row is not classified."""
         if not len(self):
             return np.zeros(0, np.float32)
-        return self.probabilities.max(axis=1)
+        top: NDArray[np.float32] = self.probabilities.max(axis=1)
+        return top
 
     @property
     def diameters(self) -> NDArray[np.float32]:
         """(N,) diameter in px of the circle of equal area."""
-        return np.sqrt(self.areas * np.float32(4 / np.pi)).astype(np.float32)
+        diameters: NDArray[np.float32] = np.sqrt(self.areas * np.float32(4 / np.pi)).astype(np.float32)
+        return diameters
 
     def with_probabilities(self, rows: NDArray[np.intp], probabilities: NDArray[np.float32]) -> Cells:
         """Return the same cells with `probabilities` (len(rows), K) written into `rows`."""
@@ -98,9 +101,7 @@ class Cells:
         return replace(self, probabilities=p)
 
 
-def components(
-    mask: Mask, classes: int, min_area: int = 1, fill_holes: bool = True
-) -> tuple[NDArray[np.int32], Cells]:
+def components(mask: Mask, classes: int, min_area: int = 1, fill_holes: bool = True) -> tuple[NDArray[np.int32], Cells]:
     """Find the cells of a mask: its 8-connected components, in raster order of their first pixel.
 
     Parameters
@@ -138,10 +139,7 @@ def components(
     boxes = stats[keep, :4].astype(np.int32)
     h, w = mask.shape
     border = (
-        (boxes[:, 0] == 0)
-        | (boxes[:, 1] == 0)
-        | (boxes[:, 0] + boxes[:, 2] == w)
-        | (boxes[:, 1] + boxes[:, 3] == h)
+        (boxes[:, 0] == 0) | (boxes[:, 1] == 0) | (boxes[:, 0] + boxes[:, 2] == w) | (boxes[:, 1] + boxes[:, 3] == h)
     )
     cells = Cells(
         boxes,
@@ -157,7 +155,8 @@ def fill(binary: Mask) -> Mask:
     """Fill the holes of a (H, W) uint8 mask of 0 and 1: background not 4-connected to the edge becomes 1."""
     padded = cv2.copyMakeBorder(binary, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     cv2.floodFill(padded, None, (0, 0), 2, flags=4)
-    return (padded[1:-1, 1:-1] != 2).astype(np.uint8)
+    filled: Mask = (padded[1:-1, 1:-1] != 2).astype(np.uint8)
+    return filled
 
 
 def crops(
@@ -194,18 +193,22 @@ def crops(
     out = np.zeros((len(rows), side, side, 3), np.uint8)
     h, w = labels.shape
     window = max(1, round(side / scale))
-    square = np.zeros((window, window, 3), np.uint8)
     for k, row in enumerate(rows):
         bx, by, bw, bh = (int(v) for v in cells.boxes[row])
         x0, y0 = bx + bw // 2 - window // 2, by + bh // 2 - window // 2
-        # Only the component's own box can be non-zero.
-        xa, ya, xb, yb = max(bx, x0, 0), max(by, y0, 0), min(bx + bw, x0 + window, w), min(by + bh, y0 + window, h)
-        target = out[k] if window == side else square
-        if target is square:
-            square[:] = 0
-        own = labels[ya:yb, xa:xb] == row + 1
-        cv2.copyTo(pixels[ya:yb, xa:xb], own.view(np.uint8), target[ya - y0 : yb - y0, xa - x0 : xb - x0])
-        if target is square:
-            method = cv2.INTER_AREA if window > side else cv2.INTER_LINEAR
-            cv2.resize(square, (side, side), dst=out[k], interpolation=method)
+        # Only the component's own box can be non-zero; a little around it is needed where it is rescaled.
+        rim = 0 if window == side else 2
+        xa, ya = max(bx - rim, x0, 0), max(by - rim, y0, 0)
+        xb, yb = min(bx + bw + rim, x0 + window, w), min(by + bh + rim, y0 + window, h)
+        own = (labels[ya:yb, xa:xb] == row + 1).view(np.uint8)
+        at = (slice(ya - y0, yb - y0), slice(xa - x0, xb - x0))
+        if window == side:
+            cv2.copyTo(pixels[ya:yb, xa:xb], own, out[k][at])
+            continue
+        square, mask = np.zeros((window, window, 3), np.uint8), np.zeros((window, window), np.uint8)
+        square[at], mask[at] = pixels[ya:yb, xa:xb], own * np.uint8(255)
+        # The outline is cut after scaling, so that no black is mixed into the cell's edge.
+        method = cv2.INTER_AREA if window > side else cv2.INTER_LINEAR
+        mask = cv2.resize(mask, (side, side), interpolation=method)
+        cv2.copyTo(cv2.resize(square, (side, side), interpolation=method), mask & 128, out[k])
     return out

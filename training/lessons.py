@@ -87,7 +87,11 @@ def prepare_simulated(count: int, folder: Path, seed: int = 0, size: tuple[int, 
 
 
 def _save(
-    path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int32], ignore: NDArray[np.bool_], classes: NDArray[np.int8]
+    path: Path,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    ignore: NDArray[np.bool_],
+    classes: NDArray[np.int8],
 ) -> None:
     temporary = path.with_name(f".{path.stem}.part.npz")
     np.savez(temporary, pixels=pixels, labels=labels.astype(np.int16), ignore=ignore, classes=classes)

@@ -73,7 +73,11 @@ def unet(
 
 
 def efficientnet(
-    classes: int, weights: str | Path = "imagenet", side: int | None = 80, batch: int | None = None, dropout: float = 0.2
+    classes: int,
+    weights: str | Path = "imagenet",
+    side: int | None = 80,
+    batch: int | None = None,
+    dropout: float = 0.2,
 ) -> Any:
     """Build EfficientNetB0 with a softmax over `classes` (section 4.3).
 

@@ -61,8 +61,12 @@ def sample(
     zoom = scale * float(np.exp(rng.uniform(np.log(0.75), np.log(1.33))))
     span = side / zoom
     m = augment.turn(rng, 0, side, (zoom, zoom))
-    spot = np.array([rng.uniform(min(span / 2, w / 2), max(w - span / 2, w / 2)),
-                     rng.uniform(min(span / 2, h / 2), max(h - span / 2, h / 2))])
+    spot = np.array(
+        [
+            rng.uniform(min(span / 2, w / 2), max(w - span / 2, w / 2)),
+            rng.uniform(min(span / 2, h / 2), max(h - span / 2, h / 2)),
+        ]
+    )
     m[:, 2] = side / 2 - 0.5 - m[:, :2] @ spot
     sharp = lesson["pixels"]
     if zoom < 0.85:
@@ -114,7 +118,9 @@ def train(
     keras.utils.set_random_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     model = unet(width, depth, upsampling, (side, side, 3))
-    schedule = keras.optimizers.schedules.CosineDecay(1e-5, steps - 200, 0.0, 0.01, 2e-3, 200)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        1e-5, steps - 200, alpha=0.005, warmup_target=2e-3, warmup_steps=200
+    )
     model.compile(keras.optimizers.Adam(schedule, clipnorm=1.0), loss)
     state = out / "state.weights.h5"
     done = 0

@@ -21,7 +21,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """"fp32", "fp16" or "int8"."""
+        """ "fp32", "fp16" or "int8"."""
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

@@ -37,6 +37,18 @@ class Illumination:
         """(3,) median background, blue, green, red, 1 to 255: brightness and white balance of the lamp."""
         return np.median(self.background.reshape(-1, 3), axis=0).astype(np.float32)
 
+    @property
+    def warning(self) -> str:
+        """What is wrong with the light, in words, or ""."""
+        low, high = float(self.level.min()), float(self.level.max())
+        if high < 60:
+            return f"The picture is dark (background {high:.0f} of 255). Open the diaphragm or raise the exposure."
+        if low > 252:
+            return "The background is overexposed. Lower the lamp or the exposure."
+        if low < 0.4 * high:
+            return "The background is strongly tinted. Set the camera's white balance on empty glass."
+        return ""
+
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return (H, W, 3) uint8 `pixels` with the background at `BACKGROUND`; any size, same field of view."""
         h, w = pixels.shape[:2]

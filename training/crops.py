@@ -1,0 +1,146 @@
+"""Single cells cut out of lessons, and overlapped cells made of real single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rbcedge.pipeline.illumination import BACKGROUND
+from rbcedge.training import augment
+
+#: Side of the stored windows: room for a crop of 80 px that is turned.
+WINDOW = 112
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One cell with its surroundings.
+
+    Attributes
+    ----------
+    pixels : (WINDOW, WINDOW, 3) uint8
+        Red, green, blue after flat field.
+    own : (WINDOW, WINDOW) uint8
+        1 where this cell is.
+    code : int
+        Index into the codes.
+    field : int
+        Which lesson it came from: cells of one lesson share a stain.
+    """
+
+    pixels: NDArray[np.uint8]
+    own: NDArray[np.uint8]
+    code: int
+    field: int
+
+
+def cut(lessons: Iterable[dict[str, NDArray[Any]]], whole_only: bool = True) -> list[Cut]:
+    """Cut out every instance with a known class; by default not those at the picture's edge."""
+    out = []
+    half = WINDOW // 2
+    for number, lesson in enumerate(lessons):
+        pixels = cv2.copyMakeBorder(lesson["pixels"], half, half, half, half, cv2.BORDER_CONSTANT)
+        labels = np.pad(lesson["labels"], half)
+        h, w = lesson["labels"].shape
+        boxes = _boxes(lesson["labels"])
+        for i, code in enumerate(lesson["classes"]):
+            x0, y0, x1, y1 = boxes[i]
+            if code < 0 or (whole_only and (x0 == 0 or y0 == 0 or x1 == w - 1 or y1 == h - 1)):
+                continue
+            cx, cy = (x0 + x1 + 1) // 2, (y0 + y1 + 1) // 2
+            at = (slice(cy, cy + WINDOW), slice(cx, cx + WINDOW))
+            out.append(Cut(pixels[at].copy(), (labels[at] == i + 1).astype(np.uint8), int(code), number))
+    return out
+
+
+def _boxes(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    n = int(labels.max())
+    ys, xs = np.nonzero(labels)
+    ids = labels[ys, xs].astype(np.int64) - 1
+    out = np.full((n, 4), -1, np.int64)
+    low = np.full((n, 2), 1 << 30)
+    np.minimum.at(low, ids, np.stack([xs, ys], 1))
+    np.maximum.at(out[:, 2:], ids, np.stack([xs, ys], 1))
+    out[:, :2] = low
+    return out
+
+
+def overlap(rng: np.random.Generator, cells: Sequence[Cut], code: int) -> Cut:
+    """Lay single cells of one field over each other: where they overlap their absorption adds up.
+
+    Each next cell is put beside the heap so that 5 to 60 % of it lies on the others.
+    """
+    heap = np.full((WINDOW, WINDOW, 3), BACKGROUND, np.float32)
+    own = np.zeros((WINDOW, WINDOW), np.uint8)
+    for k, cell in enumerate(cells):
+        m = augment.turn(rng, WINDOW, WINDOW)
+        best: tuple[float, Any, Any] | None = None
+        for _ in range(12 if k else 1):
+            step = m.copy()
+            if k:
+                # Beside what is there already, in a random direction, at about one radius.
+                ys, xs = np.nonzero(own)
+                pick = int(rng.integers(len(ys)))
+                away = rng.uniform(0, 2 * np.pi)
+                reach = 0.5 * np.sqrt(cell.own.sum()) * rng.uniform(0.3, 1.0)
+                step[:, 2] += [
+                    xs[pick] - WINDOW / 2 + np.cos(away) * reach,
+                    ys[pick] - WINDOW / 2 + np.sin(away) * reach,
+                ]
+            mask = cv2.warpAffine(cell.own, step, (WINDOW, WINDOW), flags=cv2.INTER_NEAREST)
+            shared = float((mask & own).sum()) / max(1.0, min(float(mask.sum()), float(own.sum())))
+            miss = max(0.05 - shared, shared - 0.6, 0.0)
+            if best is None or miss < best[0]:
+                best = (miss, step, mask)
+            if miss == 0:
+                break
+        assert best is not None
+        _, step, mask = best
+        pixels = cv2.warpAffine(cell.pixels, step, (WINDOW, WINDOW), flags=cv2.INTER_LINEAR).astype(np.float32)
+        both = (mask & own)[..., None] > 0
+        heap = np.where(both, heap * pixels / BACKGROUND, np.where(mask[..., None] > 0, pixels, heap))
+        own |= mask
+    return Cut(np.clip(heap, 0, 255).astype(np.uint8), own, code, cells[0].field)
+
+
+def present(rng: np.random.Generator, cell: Cut, strength: float = 1.0) -> NDArray[np.uint8]:
+    """Turn, stain, blur and cut out one cell as the pipeline would: (80, 80, 3) uint8, the rest zero.
+
+    The outline is moved a little at times, because a network's mask is not the teacher's.
+    """
+    m = augment.turn(rng, WINDOW, WINDOW, (0.88, 1.14))
+    pixels = cv2.warpAffine(cell.pixels, m, (WINDOW, WINDOW), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    soft = cv2.warpAffine(cell.own * np.uint8(255), m, (WINDOW, WINDOW), flags=cv2.INTER_LINEAR)
+    if rng.random() < 0.5:
+        soft = cv2.GaussianBlur(soft, (0, 0), rng.uniform(0.7, 1.5))
+    own = (soft > 255 * rng.choice([0.3, 0.5, 0.5, 0.7])).astype(np.uint8)
+    if rng.random() < 0.3:
+        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+        own = cv2.dilate(own, cross) if rng.random() < 0.7 else cv2.erode(own, cross)
+    pixels = augment.optics(rng, augment.stain(rng, pixels, strength), strength)
+    return centred(pixels, own, 80, rng.integers(-1, 2, 2))
+
+
+def centred(
+    pixels: NDArray[np.uint8], own: NDArray[np.uint8], side: int, shift: NDArray[np.int64] | tuple[int, int] = (0, 0)
+) -> NDArray[np.uint8]:
+    """Cut a square of `side` px around the centre of the box of `own`, zero outside of it."""
+    x, y, w, h = cv2.boundingRect(own)
+    x0, y0 = x + w // 2 - side // 2 + int(shift[0]), y + h // 2 - side // 2 + int(shift[1])
+    out = np.zeros((side, side, 3), np.uint8)
+    xa, ya, xb, yb = max(x, x0), max(y, y0), min(x + w, x0 + side), min(y + h, y0 + side)
+    if xb > xa and yb > ya:
+        cv2.copyTo(pixels[ya:yb, xa:xb], own[ya:yb, xa:xb], out[ya - y0 : yb - y0, xa - x0 : xb - x0])
+    return out
+
+
+def fits(crop: NDArray[np.uint8], side: int) -> bool:
+    """Whether everything of a square crop lies within its central square of `side` px."""
+    edge = (crop.shape[0] - side) // 2
+    inner = crop[edge : edge + side, edge : edge + side]
+    return int(np.count_nonzero(crop)) == int(np.count_nonzero(inner))
