@@ -113,4 +113,4 @@ class Tracker:
         h, w = reduced.detail.shape
         start = self._reference[1]
         limit = _LEAVE * reduced.factor
-        return abs(course.x - start.x) > limit * w or abs(course.y - start.y) > limit * h
+        return bool(abs(course.x - start.x) > limit * w or abs(course.y - start.y) > limit * h)

@@ -18,8 +18,8 @@ _LOW_PASS_PX = 1.2
 _OVERLAP, _CORRELATION = 0.12, 0.35
 # At rest the shift is no surprise: this correlation suffices within this share of the picture.
 _NEAR, _NEAR_CORRELATION = 0.04, 0.7
-# Correlation of independent pictures scatters with one over the root of their independent places; the best of some
-# ten thousand shifts must exceed this many times that.
+# Correlation of independent pictures scatters with one over the root of their independent places; the best of
+# some ten thousand shifts must exceed this many times that.
 _SIGMAS = 5.5
 _PX_PER_PLACE = 24.0
 _CANDIDATES = 3
@@ -59,7 +59,7 @@ def reduce(pixels: NDArray[np.uint8]) -> Reduced:
 
 
 def shift_between(before: Reduced, after: Reduced) -> tuple[float, float] | None:
-    """Return how far the content moved, x and y in source px, or None where the pictures have nothing in common.
+    """Return how far the content moved, x and y in source px, or None if the pictures have nothing in common.
 
     A peak of the phase correlation is only believed where the two pictures really look alike at that shift.
     """
@@ -86,7 +86,7 @@ def shift_between(before: Reduced, after: Reduced) -> tuple[float, float] | None
 def _believed(
     before: NDArray[np.float32], after: NDArray[np.float32], px: int, py: int
 ) -> tuple[int, int] | None:
-    """Return the shift meant by a peak (the transform is periodic: four are possible) if the pictures agree there."""
+    """Return the shift meant by a peak (the transform is periodic, so up to four) if the pictures agree."""
     h, w = before.shape
     for dx in (px, px - w) if px else (0,):
         for dy in (py, py - h) if py else (0,):
