@@ -57,9 +57,7 @@ class FakeCamera:
     def settle(self) -> None:
         """Wait until every picture was read and the reader waits for the next."""
         with self.changed:
-            done = self.changed.wait_for(
-                lambda: not self.waiting and any(c.idle for c in self.captures), _PATIENCE_S
-            )
+            done = self.changed.wait_for(lambda: not self.waiting and any(c.idle for c in self.captures), _PATIENCE_S)
         assert done, "the pictures were not read"
 
     def freeze(self) -> None:
@@ -116,9 +114,7 @@ class FakeCapture:
         with d.changed:
             self.idle = True
             d.changed.notify_all()
-            d.changed.wait_for(
-                lambda: d.finished or not self.opened or (d.waiting and not self.hangs), _PATIENCE_S
-            )
+            d.changed.wait_for(lambda: d.finished or not self.opened or (d.waiting and not self.hangs), _PATIENCE_S)
             self.idle = False
             if d.finished or not self.opened or self.hangs or not d.waiting:
                 return False
@@ -145,9 +141,7 @@ class FakeCapture:
         self.device.settings[property_id] = value
         size = {cv2.CAP_PROP_FRAME_WIDTH: 0, cv2.CAP_PROP_FRAME_HEIGHT: 1}.get(property_id)
         if size is not None:
-            self.device.size = (
-                (int(value), self.device.size[1]) if size == 0 else (self.device.size[0], int(value))
-            )
+            self.device.size = (int(value), self.device.size[1]) if size == 0 else (self.device.size[0], int(value))
         return True
 
     def release(self) -> None:

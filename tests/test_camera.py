@@ -246,9 +246,7 @@ def test_requests_are_made_and_what_is_refused_is_said(device):
         cv2.CAP_PROP_FRAME_WIDTH,
         cv2.CAP_PROP_FRAME_HEIGHT,
     }
-    source = opened(
-        device, SourceOptions(width=1280, height=720, fps=60, fourcc="MJPG", exposure_ms=4.0, gain=2.0)
-    )
+    source = opened(device, SourceOptions(width=1280, height=720, fps=60, fourcc="MJPG", exposure_ms=4.0, gain=2.0))
     text = source.description
     close(source, device)
     assert text.startswith("camera 7: 64x48 at 30 fps, MJPG, gain 2 (asked for ")

@@ -212,9 +212,7 @@ def test_exif_orientation_is_applied(tmp_path):
     # One TIFF entry: tag 0x0112 (orientation), SHORT, value 6: turn by 90 degrees clockwise to view.
     tiff = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
     body = b"Exif\0\0" + tiff
-    (tmp_path / "a.jpg").write_bytes(
-        data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
-    )
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:])
     (frame,) = read_all(tmp_path)
     assert frame.size == (16, 32)
     assert frame.pixels[:14, 10:].mean() > 200  # now at the top right

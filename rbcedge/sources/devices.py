@@ -86,9 +86,7 @@ def list_cameras(
         return ()
     ask = _ioctl if ask is None else ask
     numbers = sorted(
-        int(p.name[5:])
-        for p in system.glob("video*")
-        if p.name[5:].isdecimal() and (devices / p.name).exists()
+        int(p.name[5:]) for p in system.glob("video*") if p.name[5:].isdecimal() and (devices / p.name).exists()
     )
     cameras = (_camera(n, system / f"video{n}", devices / f"video{n}", ask) for n in numbers)
     return tuple(c for c in cameras if c is not None)
@@ -108,9 +106,7 @@ def check_device(path: str, cameras: tuple[Camera, ...] | None = None) -> None:
         raise RbcedgeError(f"{path}: {PERMISSION}")
 
 
-PERMISSION = (
-    "permission denied. Add yourself to the group video (sudo usermod -aG video $USER) and log in again."
-)
+PERMISSION = "permission denied. Add yourself to the group video (sudo usermod -aG video $USER) and log in again."
 
 
 def _ioctl(fd: int, request: int, argument: bytes) -> bytes:

@@ -168,9 +168,7 @@ class Live:
             self._connection.retire(wait_s=0.2)
             if self._options.retries is not None and attempts >= self._options.retries:
                 yield Gap(self._name, f"given up: {reason}", frames=0, seconds=time.monotonic() - told_s)
-                raise RbcedgeError(
-                    f"{self._name}: lost, and {attempts} attempts to reconnect failed: {reason}"
-                )
+                raise RbcedgeError(f"{self._name}: lost, and {attempts} attempts to reconnect failed: {reason}")
         yield Gap(self._name, "still lost at the end", frames=0, seconds=time.monotonic() - told_s)
 
     def _open_again(self, number: int) -> str | None:

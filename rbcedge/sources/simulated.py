@@ -157,9 +157,7 @@ def parse(uri: str) -> Script:
     )
 
 
-def _number(
-    uri: str, name: str, text: str, kind: Callable[[str], Number], low: Number, high: Number
-) -> Number:
+def _number(uri: str, name: str, text: str, kind: Callable[[str], Number], low: Number, high: Number) -> Number:
     try:
         value = kind(text)
     except ValueError:

@@ -71,9 +71,7 @@ class Video:
         It cannot be opened, or no frame of it can be decoded.
     """
 
-    def __init__(
-        self, target: str, name: str, capture: Capture | None = None, open_timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, target: str, name: str, capture: Capture | None = None, open_timeout_s: float = 10.0) -> None:
         self._name = name
         self._capture = open_file(target, open_timeout_s) if capture is None else capture
         self._lock = Lock()
@@ -82,9 +80,7 @@ class Video:
         first = self._next() if self._capture.isOpened() else None
         if first is None:
             self._capture.release()
-            raise RbcedgeError(
-                f"{target}: cannot be read as a video: damaged, cut short, or of an unknown format"
-            )
+            raise RbcedgeError(f"{target}: cannot be read as a video: damaged, cut short, or of an unknown format")
         self._first: NDArray[Any] | None = first
         self._size = first.shape[1], first.shape[0]
         fps = self._capture.get(cv2.CAP_PROP_FPS)
