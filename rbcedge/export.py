@@ -110,7 +110,7 @@ def _write_fields(file: TextIO, record: Record) -> None:
             *("field", "source", "index", "time_s", "verdict", "reason", "sharpness", "density"),
             *("overlap_ratio", "cells", "new_cells"),
             *(f"{stage}_ms" for stage in stages),
-            "frames",
+            *("frames", "scale"),
         ]
     )
     gaps = list(record.gaps())
@@ -133,11 +133,12 @@ def _field_columns(field: FieldRow, stages: list[str]) -> list[object]:
         field.new_cells,
         *(f"{field.timings_ms[s]:.3f}" if s in field.timings_ms else "" for s in stages),
         field.frames,
+        f"{field.scale:.6g}",
     ]
 
 
 def _gap_columns(gap: Gap, stages: int) -> list[object]:
-    return ["", gap.source, "", "", "skipped", gap.reason, "", "", "", "", 0, *[""] * stages, gap.frames]
+    return ["", gap.source, "", "", "skipped", gap.reason, "", "", "", "", 0, *[""] * stages, gap.frames, ""]
 
 
 @contextmanager

@@ -12,20 +12,25 @@ loses no cell and at most a second of this bookkeeping.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from threading import Event, Thread
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rbcedge.counting.differential import Tally, differential
 from rbcedge.counting.flags import flags
 from rbcedge.counting.grading import Scheme
-from rbcedge.counting.quality import MOVING, Gate
+from rbcedge.counting.ledger import Ledger
+from rbcedge.counting.quality import MOVING, Gate, Verdict
+from rbcedge.field import Field
 from rbcedge.frame import Frame, Gap
 from rbcedge.pipeline.base import Pipeline
 from rbcedge.sinks.base import Sink, Start, State, Status, Update
@@ -33,16 +38,14 @@ from rbcedge.sources.base import Source
 from rbcedge.store import Store
 from rbcedge.timing import Rate, Stages, timed
 
-if TYPE_CHECKING:
-    from rbcedge.counting.ledger import Ledger
-
 Outcome = Literal["finished", "goal reached", "interrupted"]
 
 # How often the bookkeeping of pictures without news goes to disk, and percentiles are worked out again.
 _HEARTBEAT_S = 1.0
 _REFRESH_S = 0.5
-# Movement within which a resting field need not be searched again, native px: a twentieth of a cell.
-_SETTLED_PX = 2.0
+# A field that was searched need not be searched again before it moved so far, native px: 1/20 of a cell
+# when it rests there, a fifth while it creeps on. A picture rests when it moved less than the last figure.
+_SETTLED_PX, _CREEP_PX, _REST_PX = 2.0, 8.0, 0.5
 
 
 def run(
@@ -123,6 +126,32 @@ class _Stretch:
     written_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """A field to be recorded.
+
+    `ids` are the ledger's numbers of its cells; cells numbered `retracted`, with the (M, K) probabilities
+    `taken_back`, turned out to have been counted before.
+    """
+
+    update: Update
+    ids: NDArray[np.int64] | None = None
+    retracted: NDArray[np.int64] = dataclass_field(default_factory=lambda: np.zeros(0, np.int64))
+    taken_back: NDArray[np.float32] = dataclass_field(default_factory=lambda: np.zeros((0, 1), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """A picture without news; `field` and `verdict` where it was searched."""
+
+    frame: Frame
+    state: Literal["repeated", "rejected"]
+    reason: str
+    scale: float
+    field: Field | None = None
+    verdict: Verdict | None = None
+
+
 class _Count:
     """The state of one run."""
 
@@ -168,15 +197,14 @@ class _Count:
         begun = perf_counter()
         timings: dict[str, float] = {}
         if self._ledger is None:
-            update: Update | None = self._still(item, timings)
-            state: tuple[State, str] = ("counted", "")
+            found: _News | _Idle = self._still(item, timings)
         else:
-            update, state = self._moving(item, self._ledger, timings)
+            found = self._moving(item, self._ledger, timings)
         self._seen += 1
-        if update is not None:
-            self._record(update, begun, timings)
+        if isinstance(found, _News):
+            self._record(found, begun, timings)
         else:
-            self._idle(item, *state, begun, timings)
+            self._idle(found, begun, timings)
 
     def end(self, outcome: str) -> None:
         """Let the sinks finish, then write how it ended."""
@@ -195,7 +223,7 @@ class _Count:
             self._sinks.close()
         self._source.close()
 
-    def _still(self, frame: Frame, timings: dict[str, float]) -> Update:
+    def _still(self, frame: Frame, timings: dict[str, float]) -> _News:
         field = self._pipeline.find(frame)
         rows = np.arange(len(field.cells))
         if len(rows):
@@ -203,52 +231,60 @@ class _Count:
         with timed(timings, "gate"):
             verdict = self._gate.judge(field, None, self._labels)
         counted = ~field.cells.on_border if verdict.countable else np.zeros(len(rows), np.bool_)
-        return Update(0, field, verdict, counted)
+        return _News(Update(0, field, verdict, counted))
 
-    def _moving(
-        self, frame: Frame, ledger: Ledger, timings: dict[str, float]
-    ) -> tuple[Update | None, tuple[State, str]]:
-        """Return the field if there is news in it, otherwise what the picture was and why."""
+    def _moving(self, frame: Frame, ledger: Ledger, timings: dict[str, float]) -> _News | _Idle:
+        """Find out what is new in a picture of a live source or video."""
+        scale = self._pipeline.scale
         with timed(timings, "register"):
-            motion = ledger.observe(frame)
+            motion = ledger.observe(frame, scale)
         self._drift = (self._drift[0] + motion.shift[0], self._drift[1] + motion.shift[1])
         if motion.moving or motion.jump:
             self._settled = False
         if motion.moving:
-            return None, ("rejected", MOVING)
-        if self._settled and np.hypot(*self._drift) * self._pipeline.scale < _SETTLED_PX:
-            return None, ("repeated", "")
+            return _Idle(frame, "rejected", MOVING, scale)
+        reach = _CREEP_PX if motion.pixels * scale > _REST_PX else _SETTLED_PX
+        if self._settled and np.hypot(*self._drift) * scale < reach:
+            return _Idle(frame, "repeated", "", scale)
         field = self._pipeline.find(frame)
-        timings.update(field.timings_ms)
         self._drift = (0.0, 0.0)
         with timed(timings, "gate"):
             verdict = self._gate.judge(field, motion, self._labels)
         self._settled = verdict.countable
         if not verdict.countable:
-            return None, ("rejected", verdict.reason)
+            timings.update(field.timings_ms)
+            return _Idle(frame, "rejected", verdict.reason, scale, field, verdict)
         with timed(timings, "ledger"):
-            new = ledger.place(field)
-        if not new.any():
-            return None, ("repeated", "")
-        field = self._pipeline.classify(field, np.flatnonzero(new))
-        ledger.commit(field)
-        return Update(0, field, verdict, new), ("counted", "")
+            placement = ledger.place(field)
+        if placement.new.any():
+            field = self._pipeline.classify(field, np.flatnonzero(placement.new))
+        taken_back = ledger.known(placement.retracted)
+        with timed(timings, "ledger"):
+            ledger.commit(placement, field)
+        if placement.new.any() or len(placement.retracted):
+            update = Update(0, field, verdict, placement.new)
+            return _News(update, placement.ids, placement.retracted, taken_back)
+        timings.update(field.timings_ms)
+        return _Idle(frame, "repeated", "", scale, field, verdict)
 
-    def _record(self, update: Update, begun: float, timings: dict[str, float]) -> None:
+    def _record(self, news: _News, begun: float, timings: dict[str, float]) -> None:
         """Count a field, write it, then show it."""
         self._flush_stretch()
+        self._sinks.warn(self._pipeline.warnings)
+        update = news.update
         field, verdict, counted = update.field, update.verdict, update.counted
         timings = {**field.timings_ms, **timings}
+        threshold = self._start.bundle.confidence_threshold
         with timed(timings, "count"):
             if counted.any():
-                new = field.cells.probabilities[counted]
-                self._tally += Tally.of(new, self._start.bundle.confidence_threshold)
-                self._differential = differential(self._tally, self._labels, self._scheme)
+                self._tally += Tally.of(field.cells.probabilities[counted], threshold)
+            if len(news.taken_back):
+                self._tally -= Tally.of(news.taken_back, threshold)
+            self._differential = differential(self._tally, self._labels, self._scheme)
         if verdict.countable:
             self._counted += 1
         else:
             self._rejected[verdict.reason] += 1
-        rows = np.arange(len(counted)) if self._ledger is None else np.flatnonzero(counted)
         recorded = dict(timings)
         with timed(timings, "store"):
             number = self._store.add(
@@ -257,8 +293,10 @@ class _Count:
                 verdict.reason,
                 scale=field.scale,
                 cells=field.cells,
-                rows=rows,
+                rows=np.arange(len(counted)) if news.ids is None else np.flatnonzero(counted),
                 counted=counted,
+                ids=news.ids,
+                retracted=news.retracted,
                 sharpness=verdict.sharpness,
                 density=verdict.density,
                 overlap_ratio=verdict.overlap_ratio,
@@ -269,33 +307,40 @@ class _Count:
         status = self._status("counted" if verdict.countable else "rejected", verdict.reason)
         self._sinks.each(lambda sink: sink.append(replace(update, number=number), status))
 
-    def _idle(self, frame: Frame, state: State, reason: str, begun: float, timings: dict[str, float]) -> None:
+    def _idle(self, idle: _Idle, begun: float, timings: dict[str, float]) -> None:
         """Count a picture without news; write it only when the state changed, or once a second."""
-        if state == "repeated":
+        if idle.field is not None:
+            self._sinks.warn(self._pipeline.warnings)
+        if idle.state == "repeated":
             self._repeated += 1
         else:
-            self._rejected[reason] += 1
+            self._rejected[idle.reason] += 1
         now = perf_counter()
         stretch = self._stretch
-        if stretch is not None and stretch.key == (state, reason):
+        if stretch is not None and stretch.key == (idle.state, idle.reason):
             stretch.frames += 1
             if now - stretch.written_s >= _HEARTBEAT_S:
                 self._flush_stretch(end=False)
         else:
             self._flush_stretch()
             with timed(timings, "store"):
+                verdict = idle.verdict
                 self._store.add(
-                    frame,
-                    "repeated" if state == "repeated" else "rejected",
-                    reason,
-                    scale=self._pipeline.scale,
+                    idle.frame,
+                    idle.state,
+                    idle.reason,
+                    scale=idle.scale,
+                    cells=None if idle.field is None else idle.field.cells,
+                    sharpness=None if verdict is None else verdict.sharpness,
+                    density=None if verdict is None else verdict.density,
+                    overlap_ratio=None if verdict is None else verdict.overlap_ratio,
                     timings_ms=timings,
                     progress=self._progress(),
                 )
-            self._stretch = _Stretch((state, reason), 1, 1, now)
+            self._stretch = _Stretch((idle.state, idle.reason), 1, 1, now)
         self._measure(begun, timings)
-        status = self._status(state, reason)
-        self._sinks.each(lambda sink: sink.tick(frame, status))
+        status = self._status(idle.state, idle.reason)
+        self._sinks.each(lambda sink: sink.tick(idle.frame, status))
 
     def _flush_stretch(self, end: bool = True) -> None:
         """Write how many pictures the last row stands for."""
@@ -352,6 +397,7 @@ class _Count:
             rejected=dict(self._rejected),
             dropped=self._source.dropped,
             skipped=self._skipped,
+            scale=self._pipeline.scale,
             fps=self._rate.per_second,
             elapsed_s=perf_counter() - self._begun_s,
             timing_ms=self._timings(),
@@ -364,12 +410,16 @@ class _Sinks:
     def __init__(self, sinks: Sequence[Sink], store: Store) -> None:
         self._sinks, self._store = list(sinks), store
         self.warnings: tuple[str, ...] = ()
+        self._kinds: set[str] = set()
 
-    def warn(self, text: str) -> None:
-        """Record a warning, once however often it comes."""
-        if text not in self.warnings:
-            self.warnings = (*self.warnings, text)
-            self._store.warn(text)
+    def warn(self, texts: Sequence[str]) -> None:
+        """Record warnings, each once however often it comes and whatever figures stand in it."""
+        for text in texts:
+            kind = re.sub(r"[0-9.]+", "0", text)
+            if kind not in self._kinds:
+                self._kinds.add(kind)
+                self.warnings = (*self.warnings, text)
+                self._store.warn(text)
 
     def each(self, call: Callable[[Sink], None]) -> None:
         """Call every sink; one that fails is named in a warning and left out from then on."""
@@ -379,7 +429,7 @@ class _Sinks:
             except Exception as error:
                 self._sinks.remove(sink)
                 self._close(sink)
-                self.warn(f"{sink.name}: stopped, the count went on ({_reason(error)}).")
+                self.warn([f"{sink.name}: stopped, the count went on ({_reason(error)})."])
 
     def close(self) -> None:
         """Close every sink, whatever the others do. A second call finds none."""
@@ -388,7 +438,7 @@ class _Sinks:
             try:
                 sink.close()
             except Exception as error:
-                self.warn(f"{sink.name}: not finished ({_reason(error)}).")
+                self.warn([f"{sink.name}: not finished ({_reason(error)})."])
 
     @staticmethod
     def _close(sink: Sink) -> None:

@@ -56,10 +56,12 @@ CREATE TABLE cells (
     x INTEGER NOT NULL, y INTEGER NOT NULL, w INTEGER NOT NULL, h INTEGER NOT NULL,
     cx REAL NOT NULL, cy REAL NOT NULL, area_px INTEGER NOT NULL,
     on_border INTEGER NOT NULL, counted INTEGER NOT NULL,
+    ledger INTEGER,                         -- the ledger's number of the cell; NULL for still pictures
     probabilities BLOB,                     -- float32, little-endian, by label; NULL: not classified
     PRIMARY KEY (session, field, cell),
     FOREIGN KEY (session, field) REFERENCES fields(session, number)
 ) WITHOUT ROWID;
+CREATE UNIQUE INDEX cells_by_ledger ON cells (session, ledger) WHERE ledger IS NOT NULL;
 CREATE TABLE gaps (
     id INTEGER PRIMARY KEY, session INTEGER NOT NULL REFERENCES sessions(id),
     after_field INTEGER NOT NULL,           -- number of the last field before, 0 at the start
@@ -95,8 +97,8 @@ class Setup:
     um_per_px : float
         Size of a native pixel, µm.
     engine, precision : str
-    scale : float
-        Native px per source px.
+    scale : float or None
+        Native px per source px as the user gave it; None where it was measured.
     grading : mapping
         The whole grading scheme, so that a later export grades as the run did.
     """
@@ -111,7 +113,7 @@ class Setup:
     um_per_px: float
     engine: str
     precision: str
-    scale: float
+    scale: float | None
     grading: Mapping[str, Any]
 
     @classmethod
@@ -123,7 +125,7 @@ class Setup:
         bundle: Bundle,
         engine: str,
         precision: str,
-        scale: float,
+        scale: float | None,
         scheme: Scheme,
     ) -> Setup:
         """Take from bundle and scheme what an export needs."""
@@ -269,9 +271,7 @@ class Store:
         try:
             self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10)
         except sqlite3.Error as e:
-            raise RbcedgeError(
-                f"{self._path} cannot be written: {_plain(e)}. Choose another folder with --out."
-            ) from e
+            raise RbcedgeError(f"{self._path} cannot be written: {_plain(e)}. Choose another folder with --out.") from e
         with self._guarded():
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -280,9 +280,7 @@ class Store:
             for statement in _TABLES.split(";\n"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
-            cursor = self._db.execute(
-                "INSERT INTO sessions (started, setup) VALUES (?, ?)", (_now(), setup.to_json())
-            )
+            cursor = self._db.execute("INSERT INTO sessions (started, setup) VALUES (?, ?)", (_now(), setup.to_json()))
             self._session = cursor.lastrowid
 
     @property
@@ -300,6 +298,8 @@ class Store:
         cells: Cells | None = None,
         rows: NDArray[np.intp] | None = None,
         counted: NDArray[np.bool_] | None = None,
+        ids: NDArray[np.int64] | None = None,
+        retracted: NDArray[np.int64] | None = None,
         sharpness: float | None = None,
         density: float | None = None,
         overlap_ratio: float | None = None,
@@ -321,6 +321,10 @@ class Store:
             Which cells to write; None writes none.
         counted : (N,) bool, optional
             Cells that were counted now.
+        ids : (N,) int64, optional
+            The ledger's numbers of the cells.
+        retracted : (M,) int64, optional
+            Numbers of cells that turned out to have been counted before: they stay listed, as not counted.
         sharpness, density, overlap_ratio : float, optional
             The quality gate's measures; NaN is recorded as unknown.
         timings_ms : mapping of str to float
@@ -345,9 +349,11 @@ class Store:
             self._db.execute("INSERT INTO fields VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,1)", values)
             if cells is not None and rows is not None and len(rows):
                 self._db.executemany(
-                    "INSERT INTO cells VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                    ((self._session, number, *v) for v in _cell_values(cells, rows, counted)),
+                    "INSERT INTO cells VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                    ((self._session, number, *v) for v in _cell_values(cells, rows, counted, ids)),
                 )
+            for cell in () if retracted is None else retracted.tolist():
+                self._retract(cell)
             self._set_progress(progress)
         self._number = number
         return number
@@ -365,25 +371,20 @@ class Store:
         """Record lost pictures."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO gaps (session, after_field, source, reason, frames, seconds)"
-                " VALUES (?,?,?,?,?,?)",
+                "INSERT INTO gaps (session, after_field, source, reason, frames, seconds) VALUES (?,?,?,?,?,?)",
                 (self._session, self._number, gap.source, gap.reason, gap.frames, gap.seconds),
             )
 
     def warn(self, text: str) -> None:
         """Record a warning, once however often it comes."""
         with self._transaction():
-            self._db.execute(
-                "INSERT OR IGNORE INTO warnings VALUES (?,?,?)", (self._session, text, self._number)
-            )
+            self._db.execute("INSERT OR IGNORE INTO warnings VALUES (?,?,?)", (self._session, text, self._number))
 
     def finish(self, outcome: str, progress: Mapping[str, Any]) -> None:
         """Record how the session ended: "finished", "interrupted", or what failed."""
         with self._transaction():
             self._set_progress(progress)
-            self._db.execute(
-                "UPDATE sessions SET ended=?, outcome=? WHERE id=?", (_now(), outcome, self._session)
-            )
+            self._db.execute("UPDATE sessions SET ended=?, outcome=? WHERE id=?", (_now(), outcome, self._session))
 
     def close(self) -> None:
         """Close the file. Safe to call twice. After a clean end it needs no companion files to be read."""
@@ -391,6 +392,15 @@ class Store:
         with suppress(sqlite3.Error):
             self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
+
+    def _retract(self, ledger: int) -> None:
+        where = (self._session, ledger)
+        self._db.execute(
+            "UPDATE fields SET new_cells=new_cells-1 WHERE (session, number) IN"
+            " (SELECT session, field FROM cells WHERE session=? AND ledger=? AND counted=1)",
+            where,
+        )
+        self._db.execute("UPDATE cells SET counted=0 WHERE session=? AND ledger=?", where)
 
     def _set_progress(self, progress: Mapping[str, Any]) -> None:
         self._db.execute("UPDATE sessions SET progress=? WHERE id=?", (json.dumps(progress), self._session))
@@ -412,9 +422,7 @@ class Store:
         try:
             yield
         except sqlite3.Error as e:
-            fields = (
-                f"The {self._number} fields before are kept" if self._number else "Nothing was counted yet"
-            )
+            fields = f"The {self._number} fields before are kept" if self._number else "Nothing was counted yet"
             raise RbcedgeError(f"{self._path} cannot be written: {_plain(e)}. {fields}.") from e
 
 
@@ -430,9 +438,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         path = folder / FILE
         if not path.is_file():
-            raise RbcedgeError(
-                f"{folder} holds no session: there is no {FILE}. Give the --out folder of a run."
-            )
+            raise RbcedgeError(f"{folder} holds no session: there is no {FILE}. Give the --out folder of a run.")
         self._path = path
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
@@ -449,9 +455,7 @@ class Record:
             self._db.close()
             raise
         number, started, ended, outcome, setup, progress = row
-        self.session = SessionRow(
-            number, started, ended, outcome, Setup.from_json(setup), json.loads(progress)
-        )
+        self.session = SessionRow(number, started, ended, outcome, Setup.from_json(setup), json.loads(progress))
 
     def __enter__(self) -> Record:
         # One read transaction: a session that is still running is seen as it was at this moment.
@@ -494,9 +498,7 @@ class Record:
 
     def warnings(self) -> list[str]:
         """Return the warnings in the order in which they first came."""
-        rows = self._all(
-            "SELECT text FROM warnings WHERE session=? ORDER BY after_field, text", self.session.id
-        )
+        rows = self._all("SELECT text FROM warnings WHERE session=? ORDER BY after_field, text", self.session.id)
         return [r[0] for r in rows]
 
     def _one(self, sql: str) -> tuple[Any, ...]:
@@ -537,9 +539,12 @@ def check_free(folder: Path) -> None:
 
 
 def _cell_values(
-    cells: Cells, rows: NDArray[np.intp], counted: NDArray[np.bool_] | None
+    cells: Cells,
+    rows: NDArray[np.intp],
+    counted: NDArray[np.bool_] | None,
+    ids: NDArray[np.int64] | None,
 ) -> Iterator[tuple[object, ...]]:
-    """Yield number (from 1), box, centroid, area, on_border, counted and probabilities of each of `rows`."""
+    """Yield the columns of each of `rows` from the cell's number (from 1) on."""
     known = cells.classified
     probabilities = cells.probabilities.astype("<f4")
     for i in rows.tolist():
@@ -550,6 +555,7 @@ def _cell_values(
             int(cells.areas[i]),
             int(cells.on_border[i]),
             0 if counted is None else int(counted[i]),
+            None if ids is None or ids[i] < 0 else int(ids[i]),
             probabilities[i].tobytes() if known[i] else None,
         )
 

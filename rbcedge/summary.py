@@ -26,6 +26,8 @@ class Summary:
     Attributes
     ----------
     session : SessionRow
+    scale : float
+        Native px per source px of most fields.
     seen : int
         Pictures looked at.
     counted : int
@@ -43,6 +45,7 @@ class Summary:
     """
 
     session: SessionRow
+    scale: float
     seen: int
     counted: int
     repeated: int
@@ -77,7 +80,7 @@ class Summary:
             "source": setup.source,
             "bundle": {"name": setup.bundle_name, "sha256": setup.bundle_sha256},
             "engine": {"name": setup.engine, "precision": setup.precision},
-            "scale": setup.scale,
+            "scale": round(self.scale, 6),
             "fields": {
                 "seen": self.seen,
                 "counted": self.counted,
@@ -121,8 +124,10 @@ def summarise(record: Record) -> Summary:
     setup = record.session.setup
     seen = counted = repeated = detected = 0
     rejected: Counter[str] = Counter()
+    scales: Counter[float] = Counter()
     for field in record.fields():
         seen += field.frames
+        scales[field.scale] += 1
         detected += field.cells or 0
         if field.verdict == "counted":
             counted += field.frames
@@ -133,6 +138,7 @@ def summarise(record: Record) -> Summary:
     result = differential(tally(record), setup.labels, scheme(setup))
     return Summary(
         record.session,
+        scales.most_common(1)[0][0] if scales else setup.scale or 1.0,
         seen,
         counted,
         repeated,

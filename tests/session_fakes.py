@@ -76,6 +76,7 @@ class DarkPipeline:
     def __init__(self, classes: int = len(CODES), scale: float = 1.0) -> None:
         self.scale = scale
         self._classes = classes
+        self.warnings: tuple[str, ...] = ()
         self.searched = 0
         self.classified = 0
 

@@ -75,7 +75,7 @@ def begin(tmp_path: Path, source: ListSource, **goals: float):
     setup = Setup.of("0", source.name, source.kind, bundle, "fake", "fp32", 1.0, scheme)
     start = Start(
         *(source.name, source.kind, source.description, len(source), bundle),
-        *("fake", "fp32", 1.0, "given", folder, goals.get("until"), goals.get("until_ci")),
+        *("fake", "fp32", 1.0, folder, goals.get("until"), goals.get("until_ci")),
     )
     return folder, scheme, Store(folder, setup), start
 

@@ -20,7 +20,11 @@ class Pipeline(Protocol):
 
     @property
     def scale(self) -> float:
-        """Factor from source px to the bundle's native px."""
+        """Factor from source px to the bundle's native px, for the last frame."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about magnification and light, in words, after the last frame."""
 
     def find(self, frame: Frame) -> Field:
         """Segment `frame` and list its cells, without classes (probabilities are NaN)."""

@@ -58,9 +58,7 @@ def draw(field: Field, codes: Sequence[str], confidence_threshold: float) -> NDA
         _label(out, text, (cells.centroids[i] + 0.5) * factor, colour)
     inside = ~cells.on_border & (best >= 0)
     counts = Counter(codes[k] for k in best[inside & sure])
-    legend = _legend(
-        out.shape[1], codes, palette, counts, int((inside & ~sure).sum()), int(cells.on_border.sum())
-    )
+    legend = _legend(out.shape[1], codes, palette, counts, int((inside & ~sure).sum()), int(cells.on_border.sum()))
     return np.vstack([out, legend])
 
 
@@ -74,9 +72,7 @@ def _typical(field: Field) -> float:
     return float(np.median(field.cells.diameters)) if len(field.cells) else float(_LEAST_CELL_PX)
 
 
-def _outlines(
-    labels: NDArray[np.int32], box: NDArray[np.int32], label: int, factor: int
-) -> list[NDArray[np.int32]]:
+def _outlines(labels: NDArray[np.int32], box: NDArray[np.int32], label: int, factor: int) -> list[NDArray[np.int32]]:
     """Outer outlines of one cell in px of the enlarged picture, (n, 1, 2) each."""
     x, y, w, h = (int(v) for v in box)
     own = np.pad((labels[y : y + h, x : x + w] == label).view(np.uint8), 1)
@@ -86,16 +82,12 @@ def _outlines(
     return [np.asarray(c + np.array([x - 1, y - 1]) * factor, np.int32) for c in found]
 
 
-def _dashed(
-    out: NDArray[np.uint8], outline: NDArray[np.int32], colour: tuple[int, int, int], thickness: int
-) -> None:
+def _dashed(out: NDArray[np.uint8], outline: NDArray[np.int32], colour: tuple[int, int, int], thickness: int) -> None:
     for start in range(0, len(outline), 12):
         cv2.polylines(out, [outline[start : start + 7]], False, colour, thickness, cv2.LINE_AA)
 
 
-def _label(
-    out: NDArray[np.uint8], text: str, centre: NDArray[np.float32], colour: tuple[int, int, int]
-) -> None:
+def _label(out: NDArray[np.uint8], text: str, centre: NDArray[np.float32], colour: tuple[int, int, int]) -> None:
     """Write `text` around `centre`, on a light edge so that it can be read on a cell."""
     (w, h), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
     at = (round(float(centre[0]) - w / 2), round(float(centre[1]) + h / 2))

@@ -33,10 +33,8 @@ class Start:
         Number of pictures where it is known, otherwise 0.
     bundle : Bundle
     engine, precision : str
-    scale : float
-        Native px per source px.
-    scale_origin : str
-        Where the scale comes from: "measured", "given".
+    scale : float or None
+        Native px per source px as the user gave it; None where it is measured on the first fields.
     folder : Path
         Where the results are.
     until : int or None
@@ -52,8 +50,7 @@ class Start:
     bundle: Bundle
     engine: str
     precision: str
-    scale: float
-    scale_origin: str
+    scale: float | None
     folder: Path
     until: int | None = None
     until_ci: float | None = None
@@ -78,6 +75,8 @@ class Status:
         Pictures not counted, by reason.
     dropped, skipped : int
         Pictures of a live source never looked at; gaps: files that could not be read, losses of a camera.
+    scale : float
+        Native px per source px of the last picture.
     fps : float
         Pictures per second over the last seconds.
     elapsed_s : float
@@ -96,6 +95,7 @@ class Status:
     rejected: Mapping[str, int]
     dropped: int
     skipped: int
+    scale: float
     fps: float
     elapsed_s: float
     timing_ms: Mapping[str, Mapping[str, float]]

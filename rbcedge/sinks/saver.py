@@ -138,11 +138,7 @@ class _Names:
 
 def _safe(source: str) -> str:
     """Return the name as a path below the folder, without what file systems refuse."""
-    parts = (
-        re.sub(r'[<>:"\\|?*\x00-\x1f]', "_", p)
-        for p in PurePosixPath(source).parts
-        if p not in ("/", "..", ".")
-    )
+    parts = (re.sub(r'[<>:"\\|?*\x00-\x1f]', "_", p) for p in PurePosixPath(source).parts if p not in ("/", "..", "."))
     return "/".join(parts) or "picture"
 
 

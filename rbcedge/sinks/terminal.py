@@ -55,9 +55,7 @@ class Terminal:
     def skip(self, gap: Gap, status: Status) -> None:
         """Show the loss, above the table."""
         if self._live is not None:
-            self._console.print(
-                f"skipped {gap.source}: {gap.reason}", style="red", markup=False, highlight=False
-            )
+            self._console.print(f"skipped {gap.source}: {gap.reason}", style="red", markup=False, highlight=False)
         self._show(status)
 
     def close(self) -> None:

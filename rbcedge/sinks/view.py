@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rbcedge.counting.differential import Differential
+from rbcedge.counting.quality import MOVING
 from rbcedge.palette import colours
 from rbcedge.sinks.base import Start, Status
 from rbcedge.summary import Summary
@@ -39,10 +40,12 @@ class Bar:
 
 def live(start: Start, status: Status | None) -> RenderableType:
     """Return the whole screen of a run."""
-    parts: list[RenderableType] = [header(start)]
     if status is None:
-        return Group(*parts, Text("waiting for the first picture", style="dim"))
-    parts += [
+        return Group(header(start), Text("waiting for the first picture", style="dim"))
+    # Before the first field was searched the scale is only the start value.
+    searched = status.counted or status.repeated or any(why != MOVING for why in status.rejected)
+    parts: list[RenderableType] = [
+        header(start, status.scale if searched else None),
         differential_table(status.differential),
         totals(status.differential),
         _fields_line(status),
@@ -55,15 +58,18 @@ def live(start: Start, status: Status | None) -> RenderableType:
     return Group(*parts)
 
 
-def header(start: Start) -> RenderableType:
-    """Return what runs: source, networks, scale."""
-    bundle = start.bundle
-    um = bundle.um_per_px * start.scale
+def header(start: Start, scale: float | None = None) -> RenderableType:
+    """Return what runs: source, networks, and the scale once it is known."""
+    bundle, known = start.bundle, start.scale if scale is None else scale
+    if known is None:
+        text = "scale is measured on the first fields"
+    else:
+        origin = "measured" if start.scale is None else "given"
+        text = f"scale {known:.3f} {origin} ({bundle.um_per_px * known:.3f} µm/px)"
     return Group(
         Text(start.description, style="bold", no_wrap=True, overflow="ellipsis"),
         Text(
-            f"bundle {bundle.name}   {start.engine} {start.precision}   "
-            f"scale {start.scale:.3f} {start.scale_origin} ({um:.3f} µm/px)",
+            f"bundle {bundle.name}   {start.engine} {start.precision}   {text}",
             style="dim",
             no_wrap=True,
             overflow="ellipsis",
@@ -113,9 +119,7 @@ def notes(flags: Sequence[str], warnings: Sequence[str], most: int | None = None
     return lines
 
 
-def pictures(
-    seen: int, counted: int, repeated: int, rejected: Mapping[str, int], dropped: int, skipped: int
-) -> Text:
+def pictures(seen: int, counted: int, repeated: int, rejected: Mapping[str, int], dropped: int, skipped: int) -> Text:
     """Return what became of the pictures."""
     parts = [f"{seen} pictures: {counted} counted"]
     if repeated:
@@ -131,16 +135,12 @@ def pictures(
 
 
 def _fields_line(status: Status) -> Text:
-    return pictures(
-        status.seen, status.counted, status.repeated, status.rejected, status.dropped, status.skipped
-    )
+    return pictures(status.seen, status.counted, status.repeated, status.rejected, status.dropped, status.skipped)
 
 
 def _speed_line(status: Status) -> Text:
     state = status.state if not status.reason else f"{status.state}: {status.reason}"
-    stages = ", ".join(
-        f"{s} {status.timing_ms[s]['p50']:.1f}" for s in _STAGES_SHOWN if s in status.timing_ms
-    )
+    stages = ", ".join(f"{s} {status.timing_ms[s]['p50']:.1f}" for s in _STAGES_SHOWN if s in status.timing_ms)
     total = status.timing_ms.get("total")
     times = f"; ms {stages}; total {total['p50']:.1f} (p90 {total['p90']:.1f})" if total else ""
     return Text(
@@ -159,9 +159,7 @@ def _progress(start: Start, status: Status) -> RenderableType | None:
         if start.until is not None:
             goals.append(f"{count.counted} of {start.until} cells")
         if start.until_ci is not None and count.widest is not None:
-            goals.append(
-                f"{count.widest.label.code} ±{count.widest.half_width:.1f} of ±{start.until_ci:g} points"
-            )
+            goals.append(f"{count.widest.label.code} ±{count.widest.half_width:.1f} of ±{start.until_ci:g} points")
         text = ", ".join(goals)
     elif start.total:
         done = status.seen + status.skipped
@@ -182,9 +180,7 @@ def line(start: Start, status: Status) -> str:
     share = ", ".join(f"{c.label.code} {c.percent:.1f} %" for c in count.classes if c.count)
     of = f" of {start.total}" if start.total else ""
     done = status.seen + status.skipped
-    return f"{duration(status.elapsed_s)}  picture {done}{of}, {count.counted} cells" + (
-        f": {share}" if share else ""
-    )
+    return f"{duration(status.elapsed_s)}  picture {done}{of}, {count.counted} cells" + (f": {share}" if share else "")
 
 
 def final(summary: Summary) -> RenderableType:
