@@ -14,6 +14,8 @@ from rbcedge.pipeline.illumination import BACKGROUND
 
 Pixels = NDArray[np.uint8]
 _GREY = np.arange(256, dtype=np.float32)
+# Drawing noise anew for every picture would cost more than everything else here.
+_NOISE = np.random.default_rng(0).standard_normal(1 << 21, np.float32)
 
 
 def stain(rng: np.random.Generator, pixels: Pixels, strength: float = 1.0) -> Pixels:
@@ -43,7 +45,8 @@ def optics(rng: np.random.Generator, pixels: Pixels, strength: float = 1.0) -> P
     elif choice < 0.5:
         out = cv2.addWeighted(out, 1.6, cv2.GaussianBlur(out, (0, 0), 1.2), -0.6, 0)
     if rng.random() < 0.4:
-        noise = rng.normal(0, rng.uniform(1, 2 + 5 * strength), out.shape).astype(np.float32)
+        start = int(rng.integers(_NOISE.size - out.size))
+        noise = _NOISE[start : start + out.size].reshape(out.shape) * np.float32(rng.uniform(1, 2 + 5 * strength))
         out = cv2.add(out, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.2:
         _, data = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))])

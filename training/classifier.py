@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
 from rbcedge.training.crops import Cut, fits, overlap, present
 from rbcedge.training.lessons import CODES
 from rbcedge.training.networks import efficientnet

@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rbcedge.training import augment
 
 from rbcedge.pipeline.illumination import BACKGROUND
-from rbcedge.training import augment
 
 #: Side of the stored windows: room for a crop of 80 px that is turned.
 WINDOW = 112
@@ -122,7 +122,10 @@ def present(rng: np.random.Generator, cell: Cut, strength: float = 1.0) -> NDArr
     if rng.random() < 0.3:
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
         own = cv2.dilate(own, cross) if rng.random() < 0.7 else cv2.erode(own, cross)
-    pixels = augment.optics(rng, augment.stain(rng, pixels, strength), strength)
+    # What lies outside of the crop need not be stained.
+    x, y, w, h = cv2.boundingRect(own)
+    inner = (slice(max(y - 3, 0), y + h + 3), slice(max(x - 3, 0), x + w + 3))
+    pixels[inner] = augment.optics(rng, augment.stain(rng, pixels[inner], strength), strength)
     return centred(pixels, own, 80, rng.integers(-1, 2, 2))
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rbcedge.training.datasets.chula import TO_PAPER, LabelledField
+from rbcedge.training.teacher import teach, trust
 
 from rbcedge.pipeline.illumination import estimate
 from rbcedge.simulator import CODES as SIMULATED_CODES
 from rbcedge.simulator import render_field
-from rbcedge.training.datasets.chula import TO_PAPER, LabelledField
-from rbcedge.training.teacher import teach, trust
 
 #: The paper's classes, in its order of Table 4.
 CODES = ("OTH", "BUR", "FRA", "NOR", "OVA", "TEA", "THR", "TWO")

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
 from rbcedge.training import augment
 from rbcedge.training.networks import Upsampling, unet
 

@@ -110,7 +110,6 @@ def part(binary: NDArray[np.uint8], diameter: float, neck: float = 0.62) -> NDAr
     ys, xs = np.nonzero(line)
     lowest: dict[tuple[int, int], float] = {}
     pairs: list[tuple[int, int]] = []
-    h, w = binary.shape
     for y, x in zip(ys, xs, strict=True):
         near = basins[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
         ids = sorted(set(near[(near > 0) & (near < n)].tolist()))
