@@ -1,0 +1,127 @@
+"""From trained weights to the bundle that runs at the microscope."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rbcedge.convert.bundle import build
+from rbcedge.training.crops import centred, cut
+from rbcedge.training.lessons import CODES, load
+from rbcedge.training.networks import Upsampling, efficientnet, unet
+from rbcedge.training.segmenter import read_weights
+
+from rbcedge.bundle import Label
+
+NAMES = {
+    "NOR": "normal, rounded",
+    "OVA": "ovalocyte",
+    "TEA": "teardrop",
+    "FRA": "fragmented (schistocyte)",
+    "BUR": "burr (crenated)",
+    "TWO": "two overlapped",
+    "THR": "three overlapped",
+    "OTH": "other",
+}
+SIGNIFICANT = ("OVA", "TEA", "FRA", "BUR")
+CELLS = {"TWO": 2, "THR": 3}
+
+#: Cells classified in one call. Small, so that a field with a few new cells does not wait for a padded batch.
+BATCH = 8
+
+
+def labels() -> list[Label]:
+    """The paper's eight classes as bundle labels, in the order of the classifier's outputs."""
+    return [Label(c, NAMES[c], c in SIGNIFICANT, CELLS.get(c, 1)) for c in CODES]
+
+
+def calibration(
+    lessons: list[dict[str, NDArray[Any]]], scale: float, seed: int = 0, fields: int = 24, cells: int = 512
+) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    """Choose calibration pictures: fields at working resolution, and batches of crops with every class in them.
+
+    Fields are spread evenly over the lessons (so over slides and stains), cells over the classes.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [lessons[int(i)] for i in np.linspace(0, len(lessons) - 1, fields)]
+    h, w = (round(v * scale) for v in chosen[0]["labels"].shape)
+    pictures = [cv2.resize(x["pixels"], (w, h), interpolation=cv2.INTER_AREA)[None] for x in chosen]
+    cuts = cut(lessons)
+    by_class = [[c for c in cuts if c.code == k] for k in range(len(CODES))]
+    crops = []
+    for i in range(cells):
+        pool = by_class[i % len(CODES)]
+        c = pool[int(rng.integers(len(pool)))]
+        crops.append(centred(c.pixels, c.own, 80))
+    order = rng.permutation(len(crops))
+    return pictures, [np.stack([crops[int(i)] for i in order[k : k + BATCH]]) for k in range(0, cells, BATCH)]
+
+
+def export(
+    segmenter: Path,
+    classifier: Path,
+    lessons: Path,
+    folder: Path,
+    width: int,
+    upsampling: Upsampling = "transpose",
+    scale: float = 0.5,
+    small: int = 56,
+    size: tuple[int, int] = (480, 640),
+    **described: Any,
+) -> None:
+    """Convert trained weights and write the bundle `folder`.
+
+    Parameters
+    ----------
+    segmenter, classifier : Path
+        Weights as `train` keeps them (``weights.npz``).
+    lessons : Path
+        Folder of real training lessons to calibrate on.
+    described : dict
+        What the manifest says besides: name, licence, training, measured, temperature, confidence_threshold.
+    """
+    real = load(sorted(lessons.glob("[0-9]*.npz")))
+    pictures, crops = calibration(real, scale)
+    h, w = round(size[0] * scale), round(size[1] * scale)
+    digest = hashlib.sha256()
+    for path in sorted(lessons.glob("[0-9]*.npz")):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    training = dict(described.get("training", {}), lessons_sha256=digest.hexdigest())
+    build(
+        folder,
+        {
+            "segmenter": (partial(unet, width, 4, upsampling, (h, w, 3), 1), read_weights(segmenter), pictures),
+            "classifier": (
+                partial(efficientnet, len(CODES), "none", 80, BATCH, 0.0),
+                read_weights(classifier),
+                crops,
+            ),
+        },
+        {
+            "name": described.get("name", "default"),
+            "licence": described.get("licence", "Apache-2.0"),
+            "training": training,
+            "scale": {"diameter_px": 38.0, "um_per_px": 0.19},
+            "segmenter": {
+                "network": f"U-Net, width {width}, depth 4, {upsampling} up-sampling",
+                "scale": scale,
+                "threshold": 0.5,
+                "input": "RGB 0-255 after flat field (background at 235)",
+            },
+            "classifier": {
+                "network": "EfficientNetB0",
+                "crop_px": 80,
+                "small_crop_px": small,
+                "confidence_threshold": described.get("confidence_threshold", 0.5),
+                "temperature": described.get("temperature", 1.0),
+                "input": "RGB 0-255 after flat field, other cells and background zero",
+            },
+            "measured": described.get("measured", {}),
+        },
+        labels(),
+    )
