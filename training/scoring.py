@@ -1,0 +1,141 @@
+"""How a finished run on labelled pictures compares with the labels: reads `cells.csv`, as any user could."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rbcedge.training.datasets.chula import TO_PAPER, LabelledField
+from rbcedge.training.lessons import CODES
+from rbcedge.training.measures import Measures, confusion, measure
+
+from rbcedge.errors import RbcedgeError
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A run against the labels of its pictures.
+
+    Attributes
+    ----------
+    fields : int
+    points, found : int
+        Marked cells, and those that lie in the box of a listed cell.
+    extra : float
+        Share of listed cells off the border that hold no mark, in fields where nearly all cells are marked.
+    full_fields : int
+        Number of such fields.
+    counts : (K, K) int64
+        Confusion of cells off the border: truth in rows, in the order of `CODES`. The truth of a cell with one
+        mark is that mark's class, with two or three TWO or THR; others are left out.
+    false_abnormal : float
+        Share of cells marked NOR that were called TEA, FRA or BUR.
+    """
+
+    fields: int
+    points: int
+    found: int
+    extra: float
+    full_fields: int
+    counts: NDArray[np.int64]
+    false_abnormal: float
+
+    @property
+    def measures(self) -> Measures:
+        """Measures of `counts`."""
+        return measure(self.counts)
+
+    def text(self) -> str:
+        """Render for people."""
+        m = self.measures
+        lines = [
+            f"fields {self.fields}, marked cells {self.points}, found {self.found} ({self.found / self.points:.2%})",
+            f"without a mark in the {self.full_fields} fully marked fields: {self.extra:.2%}",
+            f"cells compared {self.counts.sum()}: accuracy {m.accuracy:.3f}, macro-F1 {m.macro_f1:.3f}",
+            f"rounded cells called TEA, FRA or BUR: {self.false_abnormal:.2%}",
+            "      " + " ".join(f"{c:>6}" for c in CODES) + "     SN   PPV    F1",
+        ]
+        for i, code in enumerate(CODES):
+            row = " ".join(f"{v:>6}" for v in self.counts[i])
+            lines.append(f"{code:>5} {row}  {m.sensitivity[i]:.3f} {m.precision[i]:.3f} {m.f1[i]:.3f}")
+        return "\n".join(lines)
+
+
+def score(cells_csv: Path, fields: Sequence[LabelledField]) -> Score:
+    """Compare the `cells.csv` of a run over still pictures with the marks of `fields`.
+
+    Raises
+    ------
+    RbcedgeError
+        Where the file lacks columns, or no picture of `fields` is in it.
+    """
+    rows: dict[str, list[dict[str, str]]] = defaultdict(list)
+    with cells_csv.open(newline="") as f:
+        reader = csv.DictReader(f)
+        missing = {"source", "x", "y", "w", "h", "cx", "cy", "code", "counted"} - set(reader.fieldnames or ())
+        if missing:
+            raise RbcedgeError(f"{cells_csv}: columns {', '.join(sorted(missing))} are missing.")
+        for row in reader:
+            rows[Path(row["source"]).name].append(row)
+    points = found = seen = 0
+    extra: list[float] = []
+    truth: list[int] = []
+    guess: list[int] = []
+    for field in fields:
+        if not len(field.points) or field.picture.name not in rows:
+            continue
+        seen += 1
+        listed = rows[field.picture.name]
+        boxes = np.array([[float(r[k]) for k in ("x", "y", "w", "h")] for r in listed])
+        centres = np.array([[float(r["cx"]), float(r["cy"])] for r in listed])
+        held = _assign(field.points, boxes, centres)
+        points += len(held)
+        found += int((held >= 0).sum())
+        h, w = _size(boxes)
+        inner = (
+            (boxes[:, 0] > 0) & (boxes[:, 1] > 0) & (boxes[:, 0] + boxes[:, 2] < w) & (boxes[:, 1] + boxes[:, 3] < h)
+        )
+        marked = np.isin(np.arange(len(listed)), held)
+        share = marked[inner].mean() if inner.any() else 0.0
+        if share > 0.85:
+            extra.append(1 - share)
+        for i in np.unique(held[held >= 0]):
+            kinds = field.types[held == i]
+            code = TO_PAPER[int(kinds[0])] if len(kinds) == 1 else {2: "TWO", 3: "THR"}.get(len(kinds))
+            if code and inner[i]:
+                truth.append(CODES.index(code))
+                guess.append(CODES.index(listed[i]["code"]))
+    if not seen:
+        raise RbcedgeError(f"{cells_csv}: none of the labelled pictures is in it.")
+    counts = confusion(np.array(truth, int), np.array(guess, int), len(CODES))
+    rounded = counts[CODES.index("NOR")]
+    wrong = sum(rounded[CODES.index(c)] for c in ("TEA", "FRA", "BUR"))
+    return Score(
+        seen, points, found, float(np.mean(extra)) if extra else float("nan"), len(extra), counts,
+        float(wrong / max(rounded.sum(), 1)),
+    )  # fmt: skip
+
+
+def _size(boxes: NDArray[np.float64]) -> tuple[float, float]:
+    # The pictures of this set are 640x480.
+    return max(480.0, float((boxes[:, 1] + boxes[:, 3]).max())), max(640.0, float((boxes[:, 0] + boxes[:, 2]).max()))
+
+
+def _assign(points: NDArray[np.int32], boxes: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:
+    """For each point the cell whose box holds it (2 px of grace), the nearest centre first; -1 for none."""
+    out = np.full(len(points), -1)
+    if not len(boxes):
+        return out
+    for k, (x, y) in enumerate(points):
+        inside = np.flatnonzero(
+            (x >= boxes[:, 0] - 2) & (x < boxes[:, 0] + boxes[:, 2] + 2)
+            & (y >= boxes[:, 1] - 2) & (y < boxes[:, 1] + boxes[:, 3] + 2)
+        )  # fmt: skip
+        if len(inside):
+            out[k] = inside[np.argmin(((centres[inside] - (x, y)) ** 2).sum(1))]
+    return out
