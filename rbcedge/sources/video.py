@@ -87,7 +87,11 @@ class Video:
         self._fps = fps if math.isfinite(fps) and 0 < fps < 10_000 else 0.0
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._count = int(count) if math.isfinite(count) and 0 < count < 1e9 else 0
-        self._exact = PurePosixPath(target).suffix.lower() in _COUNTED
+        suffix = PurePosixPath(target).suffix.lower()
+        self._exact = suffix in _COUNTED
+        # Where an AVI is cut, its last frame is decoded from what is there of it, up to three quarters of it wrong.
+        # Other containers leave a frame that is not whole out.
+        self._partial = suffix == ".avi"
 
     @property
     def name(self) -> str:
@@ -132,17 +136,21 @@ class Video:
         try:
             while pixels is not None:
                 time_s = self._time(index, time_s)
+                following = self._next()
+                if following is None and self._partial and self._missing(index + 1, time_s):
+                    break
                 yield Frame(index, time_s, frame_to_bgr8(pixels), self._name)
                 index += 1
-                pixels = self._next()
-            gap = self._missing(index, time_s)
-            if gap is not None:
-                yield gap
+                pixels = following
+            missing = self._missing(index, time_s)
+            if missing:
+                reason = f"the video ends after {index} of {self._count} frames: it is cut short or damaged"
+                yield Gap(self._name, reason, frames=missing)
         finally:
             self._capture.release()
 
-    def _missing(self, read: int, last_s: float) -> Gap | None:
-        """The gap at the end of a file that is shorter than it says.
+    def _missing(self, read: int, last_s: float) -> int:
+        """How many frames are missing from a file that ends after `read` of them, at `last_s`.
 
         A number of frames that was counted is believed to one frame. One that was guessed, an average rate
         times a duration, is believed only when the time is short too, by more than two frames and 1 %.
@@ -150,13 +158,12 @@ class Video:
         missing = self._count - read
         slack = 1 if self._exact else max(2, self._count // 100)
         if missing <= slack:
-            return None
+            return 0
         if not self._exact and self._fps:
             short_s = self._count / self._fps - (last_s + 1.0 / self._fps)
             if short_s <= slack / self._fps:
-                return None
-        reason = f"the video ends after {read} of {self._count} frames: it is cut short or damaged"
-        return Gap(self._name, reason, frames=missing)
+                return 0
+        return missing
 
     def frames(self) -> Iterator[Frame | Gap]:
         """Yield every frame; the next ones are decoded in the background."""
