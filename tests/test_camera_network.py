@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -107,6 +109,18 @@ def test_slow_reader_of_a_stream_stays_up_to_date():
         assert source.dropped == last + 1 - 7
         assert np.median(ages) < 0.2
         source.close()
+
+
+@pytest.mark.parametrize("kind", ["stream", "stills", "sim"])
+def test_a_program_that_ends_without_closing_ends_well(kind, tmp_path):
+    """A thread inside a decoder at the interpreter's end would abort the process."""
+    for n, data in enumerate(pictures(6)):
+        (tmp_path / f"{n}.jpg").write_bytes(data)
+    with MjpegServer(pictures(2)) as server:
+        uri = {"stream": server.url, "stills": str(tmp_path), "sim": "sim:?size=64x64"}[kind]
+        code = f"from rbcedge.sources import open_source\nf = open_source({uri!r}).frames()\nprint(next(f).index)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_nobody_answers():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -203,6 +204,26 @@ def test_transparent_is_laid_over_white(tmp_path):
     assert frame.pixels[0, :, 0].tolist() == [255, 127, 0]
     deep = to_bgr8(np.array([[[0, 0, 0, 65535], [0, 0, 4095, 0]]], np.uint16))
     assert deep.tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_further_pages_of_a_tiff_are_told(tmp_path):
+    assert cv2.imwritemulti(str(tmp_path / "stack.tif"), [picture(seed=n) for n in range(3)])
+    save(tmp_path / "z.png", picture())
+    frame, gap, last = open_source(str(tmp_path)).frames()
+    assert np.array_equal(frame.pixels, picture())
+    assert (gap.source, gap.frames) == ("stack.tif", 2)
+    assert "first of its 3 pages" in gap.reason
+    assert (last.source, last.index) == ("z.png", 1)
+
+
+def test_files_under_dev_are_files():
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        pytest.skip("this machine has no /dev/shm")
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        save(Path(inside) / "1.png", picture())
+        assert names(read_all(inside)) == ["1.png"]
+        assert names(read_all(f"{inside}/*.png")) == ["1.png"]
 
 
 def test_exif_orientation_is_applied(tmp_path):

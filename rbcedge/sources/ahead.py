@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections import deque
 from collections.abc import Iterator
 from threading import Condition, Thread
@@ -32,6 +33,8 @@ class Ahead(Generic[T]):
         self._finished = False
         self._error: BaseException | None = None
         self._thread = Thread(target=self._work, name=name, daemon=True)
+        # A thread inside a decoder while the interpreter ends would abort the process.
+        atexit.register(self.close)
         self._thread.start()
 
     def _work(self) -> None:
@@ -77,3 +80,4 @@ class Ahead(Generic[T]):
             self._ready.clear()
             self._changed.notify_all()
         self._thread.join(timeout=5.0)
+        atexit.unregister(self.close)

@@ -119,6 +119,16 @@ def name_stills(found: Sequence[tuple[Path, Path]]) -> list[Still]:
     return [Still(path, name) for (_, _, path), name in zip(items, names, strict=True)]
 
 
+def further_pages(path: Path) -> int:
+    """How many pictures a TIFF file holds beside the first."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return 0
+    try:
+        return max(0, int(cv2.imcount(str(path), cv2.IMREAD_UNCHANGED)) - 1)
+    except cv2.error:
+        return 0
+
+
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """Decode a picture file to (H, W, 3) uint8 BGR, as people see it.
 
@@ -200,6 +210,9 @@ class Stills:
             else:
                 yield Frame(index, 0.0, pixels, still.name)
                 index += 1
+                more = further_pages(still.path)
+                if more:
+                    yield Gap(still.name, f"only the first of its {more + 1} pages is read", frames=more)
 
     def frames(self) -> Iterator[Frame | Gap]:
         """Yield the pictures in order. `time_s` is 0: stills have no clock in common."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Iterator
 from threading import Event, Lock
@@ -76,6 +77,8 @@ class Live:
                 raise self._connection.refused
             raise RbcedgeError(f"{name}: {reason}. {hint}".rstrip())
         self._granted = granted
+        # A thread inside a driver while the interpreter ends would abort the process.
+        atexit.register(self.close)
 
     @property
     def name(self) -> str:
@@ -188,3 +191,4 @@ class Live:
             self._stop.set()
             connection = self._connection
         connection.retire(wait_s=2.0 if first else 0.0)
+        atexit.unregister(self.close)

@@ -68,9 +68,10 @@ def _stream(uri: str) -> _Opener | None:
     scheme, colon, _ = uri.partition(":")
     if uri.isascii() and uri.isdecimal():
         return _camera
-    if uri.startswith("/dev/"):
+    path = Path(uri)
+    if uri.startswith("/dev/video") or path.is_char_device() or (uri.startswith("/dev/v4l/") and not path.is_dir()):
         return _camera
-    if not colon or Path(uri).exists():
+    if not colon or path.exists():
         return None
     known: dict[str, _Opener] = {
         "camera": _camera,

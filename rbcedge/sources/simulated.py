@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -205,6 +206,7 @@ class Simulated:
         self._smear = Smear(script.seed, script.composition(), script.appearance())
         self._slot: Slot[tuple[Frame, View]] = Slot()
         self._stop = Event()
+        self._camera = Thread(target=self._film, name="rbcedge-simulated", daemon=True)
         self._lock = Lock()
         self._started = False
         self._missed = 0
@@ -267,15 +269,14 @@ class Simulated:
             yield Frame(index, pose.time_s, view.pixels, self._name)
 
     def _live(self) -> Iterator[Frame | Gap]:
-        thread = Thread(target=self._film, name="rbcedge-simulated", daemon=True)
-        thread.start()
+        atexit.register(self.close)
+        self._camera.start()
         try:
             while (shot := self._slot.take()) is not None:
                 frame, self._last_view = shot
                 yield frame
         finally:
             self.close()
-            thread.join(timeout=5.0)
 
     def _film(self) -> None:
         """Take pictures on time; those whose time passed while one was drawn are missed."""
@@ -305,3 +306,6 @@ class Simulated:
     def close(self) -> None:
         self._stop.set()
         self._slot.end(discard=True)
+        if self._camera.is_alive():
+            self._camera.join(timeout=5.0)
+        atexit.unregister(self.close)
