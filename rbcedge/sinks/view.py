@@ -58,18 +58,33 @@ def live(start: Start, status: Status | None) -> RenderableType:
     return Group(*parts)
 
 
+def opening(start: Start) -> RenderableType:
+    """Return what a run begins with, to stay on the screen."""
+    goal = [] if start.until is None else [f"{start.until} cells"]
+    goal += [] if start.until_ci is None else [f"intervals within ±{start.until_ci:g} points"]
+    lines = [
+        f"source   {start.description}",
+        f"bundle   {start.bundle.name}, {start.engine} {start.precision}",
+        f"scale    {_scale(start, start.scale)}",
+        f"results  {start.folder}",
+    ]
+    return Text("\n".join(lines + ([f"until    {' or '.join(goal)}"] if goal else [])))
+
+
+def _scale(start: Start, scale: float | None) -> str:
+    if scale is None:
+        return "measured on the first fields"
+    origin = "measured" if start.scale is None else "given"
+    return f"{scale:.3f} {origin} ({start.bundle.um_per_px * scale:.3f} µm/px)"
+
+
 def header(start: Start, scale: float | None = None) -> RenderableType:
     """Return what runs: source, networks, and the scale once it is known."""
-    bundle, known = start.bundle, start.scale if scale is None else scale
-    if known is None:
-        text = "scale is measured on the first fields"
-    else:
-        origin = "measured" if start.scale is None else "given"
-        text = f"scale {known:.3f} {origin} ({bundle.um_per_px * known:.3f} µm/px)"
     return Group(
         Text(start.description, style="bold", no_wrap=True, overflow="ellipsis"),
         Text(
-            f"bundle {bundle.name}   {start.engine} {start.precision}   {text}",
+            f"bundle {start.bundle.name}   {start.engine} {start.precision}   "
+            f"scale {_scale(start, start.scale if scale is None else scale)}",
             style="dim",
             no_wrap=True,
             overflow="ellipsis",

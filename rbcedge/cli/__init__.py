@@ -1,0 +1,90 @@
+"""The command line. One file for each command: parse, call, show."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rbcedge.cli.bundle import bundle_app
+from rbcedge.cli.cameras import cameras
+from rbcedge.cli.doctor import doctor
+from rbcedge.cli.export import export
+from rbcedge.cli.run import run
+from rbcedge.errors import RbcedgeError, UsageError
+
+app = typer.Typer(
+    name="rbcedge",
+    help="Live red-cell morphology differentials at the microscope. Not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(export)
+app.add_typer(bundle_app)
+app.command()(cameras)
+app.command()(doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"rbcedge {version('rbcedge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Live red-cell morphology differentials at the microscope. Not a medical device."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 something failed, 2 wrong usage, 130 ended by Ctrl-C.
+
+    Errors are one or two plain lines on stderr. What nobody foresaw goes with all details into a log file.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="rbcedge")
+    except UsageError as error:
+        _fail(str(error), 2)
+    except RbcedgeError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted.", 130)
+    except BrokenPipeError:
+        # Whoever read the output is gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        _fail(f"unexpected {type(error).__name__}: {text}\n{_log(error)}", 1)
+
+
+def _fail(text: str, code: int) -> None:
+    sys.stderr.write(f"rbcedge: {text}\n")
+    sys.exit(code)
+
+
+def _log(error: Exception) -> str:
+    """Write the details of an error nobody foresaw to a file and say where it is."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_log_dir("rbcedge"))
+    path = folder / f"error-{datetime.now():%Y-%m-%dT%H-%M-%S}-{os.getpid()}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        details = "".join(traceback.format_exception(error))
+        path.write_text(f"{' '.join(sys.argv)}\n\n{details}", encoding="utf-8")
+    except OSError as e:
+        return f"The details could not be written to {path} ({e.strerror})."
+    return f"This is a fault in rbcedge. Details: {path}"
