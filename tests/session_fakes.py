@@ -39,7 +39,7 @@ def make_bundle(folder: Path) -> Bundle:
             {"code": "TWO", "name": "two overlapped", "cells": 2},
         ],
         "scale": {"diameter_px": 38.0, "um_per_px": 0.19},
-        "segmenter": {"scale": 0.5, "threshold": 0.5},
+        "segmenter": {"scale": 1.0, "threshold": 0.5},
         "classifier": {"crop_px": 80, "confidence_threshold": 0.6, "temperature": 1.0},
         "artefacts": [],
     }
@@ -135,3 +135,50 @@ class ListSource:
 def stills(n: int) -> list[Frame]:
     """`n` different fields of discs."""
     return [Frame(k, 0.0, field_of_discs(k), f"slide/{k}.png") for k in range(n)]
+
+
+class DarkSegmenter:
+    """Stands in for the U-Net: cell is what is darker than 180 in the flat-fielded picture."""
+
+    name = "litert"
+    precision = "int8"
+    input_shape = (1, 480, 640, 3)
+
+    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return (batch[..., 1:2] < 180).astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+class LevelClassifier:
+    """Stands in for EfficientNetB0: the class is told by the grey level of the disc."""
+
+    name = "litert"
+    precision = "int8"
+    input_shape = (32, 80, 80, 3)
+
+    def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        out = np.empty((len(batch), len(CODES)), np.float32)
+        for k, crop in enumerate(batch):
+            level = float(np.median(crop[..., 1][crop[..., 1] > 0])) * 230 / 235
+            sure = 0.5 if abs(level - DOUBTFUL) < 8 else 0.91
+            out[k] = (1 - sure) / (len(CODES) - 1)
+            out[k, np.abs(np.array(LEVELS) - level).argmin()] = sure
+        return out
+
+    def close(self) -> None:
+        pass
+
+
+def fake_engines(*_: object) -> tuple[DarkSegmenter, LevelClassifier]:
+    """Takes the place of `rbcedge.engines.loading.load_engines`."""
+    return DarkSegmenter(), LevelClassifier()
+
+
+def write_pictures(folder: Path, n: int) -> Path:
+    """Write `n` fields of discs as 0.png, 1.png, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(n):
+        cv2.imwrite(str(folder / f"{k}.png"), field_of_discs(k))
+    return folder
