@@ -47,7 +47,7 @@ class Config:
 
     diameter_px: float = 38.0
     moving_px_per_s: float = 100.0
-    certainty: float = 12.0
+    certainty: float = 6.0
     margin: float = 8.0
     same_centre: float = 0.35
     same_place: float = 0.35
@@ -348,22 +348,28 @@ def _same(cells: Shapes, stored: Shapes, config: Config) -> NDArray[np.intp]:
     if not len(cells) or not len(stored):
         return result
     rows, columns = touching(cells, stored)
-    if not len(rows):
-        return result
     own, other = cells.areas[rows], stored.areas[columns]
-    apart = np.sqrt(((cells.centres[rows] - stored.centres[columns]) ** 2).sum(1))
-    diameter = np.sqrt(np.minimum(own, other) * (4 / np.pi))
-    centred = (apart < config.same_centre * diameter) & (
-        np.maximum(own, other) < 1.6 * np.minimum(own, other)
+    smaller, larger = np.minimum(own, other), np.maximum(own, other)
+    apart = ((cells.centres[rows] - stored.centres[columns]) ** 2).sum(1)
+    centred = (larger < 1.6 * smaller) & (apart < config.same_centre**2 * smaller * (4 / np.pi))
+    found = np.zeros(len(cells), np.bool_)
+    found[rows[centred]] = True
+    # Most cells are found by their centres. For the others, cut or joined differently, look at the extent.
+    unclear = ~found[rows]
+    rows, columns = (
+        np.concatenate([rows[centred], rows[unclear]]),
+        np.concatenate([columns[centred], columns[unclear]]),
     )
-    share = covered(cells, stored, rows, columns)
-    back = covered(stored, cells, columns, rows)
-    # A cell may be covered by several stored ones together, each of them too little.
-    total = np.bincount(rows, share, len(cells))[rows]
-    one = centred | (total >= config.same_place) & (share > 0) | (back >= config.same_place)
-    closeness = np.where(centred, 2 - apart / diameter, np.maximum(share, back))
-    order = np.argsort(np.where(one, closeness, -1), kind="stable")
-    order = order[one[order]]
-    # The closest pair is written last and stays.
+    nearness = np.concatenate([2 - apart[centred] / smaller[centred], np.zeros(unclear.sum())])
+    if unclear.any():
+        r, c = rows[centred.sum() :], columns[centred.sum() :]
+        share, back = covered(cells, stored, r, c), covered(stored, cells, c, r)
+        # A cell may be covered by several stored ones together, each of them too little.
+        together = np.bincount(r, share, len(cells))[r]
+        same = ((together >= config.same_place) & (share > 0)) | (back >= config.same_place)
+        nearness[centred.sum() :] = np.where(same, np.maximum(share, back), -1)
+    order = np.argsort(nearness, kind="stable")
+    order = order[nearness[order] >= 0]
+    # The nearest is written last and stays.
     result[rows[order]] = columns[order]
     return result

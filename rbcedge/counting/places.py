@@ -112,7 +112,7 @@ class Places:
     def __init__(self) -> None:
         self._n = 0
         self._centres = np.zeros((0, 2))
-        self._areas = np.zeros(0)
+        self._areas: NDArray[np.float64] = np.zeros(0)
         self._boxes = np.zeros((0, 4))
         self._grids = np.zeros((0, SIDE * SIDE), np.bool_)
         self._patches = np.zeros(0, np.int32)
