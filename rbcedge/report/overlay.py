@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbcedge.field import Field
-from rbcedge.palette import GREY, RGB, colours
+from rbcedge.palette import RGB, colours
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # A cell is drawn at least this wide, so that its code can be read; pictures are enlarged by whole numbers.
 _LEAST_CELL_PX = 60
 _LARGEST_SIDE = 2600
 _LEGEND_PX = 34
+# Of cells that are not counted.
+_EDGE = (90, 90, 90)
 
 
 def draw(field: Field, codes: Sequence[str], confidence_threshold: float) -> NDArray[np.uint8]:
@@ -46,16 +48,17 @@ def draw(field: Field, codes: Sequence[str], confidence_threshold: float) -> NDA
     texts: list[tuple[int, str, tuple[int, int, int]]] = []
     for i in range(len(cells)):
         border, k = bool(cells.on_border[i]), int(best[i])
-        colour = _bgr(GREY) if border or k < 0 else palette[k]
+        colour = _EDGE if border or k < 0 else palette[k]
         for outline in _outlines(field.labels, cells.boxes[i], i + 1, factor):
             if border or k < 0 or not sure[i]:
-                _dashed(out, outline, colour, 1 if border else thickness)
+                _dashed(out, outline, colour, thickness)
             else:
                 cv2.polylines(out, [outline], True, colour, thickness, cv2.LINE_AA)
         if k >= 0 and not border:
             texts.append((i, codes[k] + ("" if sure[i] else "?"), colour))
     for i, text, colour in texts:
-        _label(out, text, (cells.centroids[i] + 0.5) * factor, colour)
+        x, y, w, h = (int(v) for v in cells.boxes[i] * factor)
+        _tag(out, text, x + w / 2, y + h, colour)
     inside = ~cells.on_border & (best >= 0)
     counts = Counter(codes[k] for k in best[inside & sure])
     legend = _legend(out.shape[1], codes, palette, counts, int((inside & ~sure).sum()), int(cells.on_border.sum()))
@@ -87,12 +90,13 @@ def _dashed(out: NDArray[np.uint8], outline: NDArray[np.int32], colour: tuple[in
         cv2.polylines(out, [outline[start : start + 7]], False, colour, thickness, cv2.LINE_AA)
 
 
-def _label(out: NDArray[np.uint8], text: str, centre: NDArray[np.float32], colour: tuple[int, int, int]) -> None:
-    """Write `text` around `centre`, on a light edge so that it can be read on a cell."""
-    (w, h), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
-    at = (round(float(centre[0]) - w / 2), round(float(centre[1]) + h / 2))
-    cv2.putText(out, text, at, _FONT, 0.45, (255, 255, 255), 4, cv2.LINE_AA)
-    cv2.putText(out, text, at, _FONT, 0.45, colour, 1, cv2.LINE_AA)
+def _tag(out: NDArray[np.uint8], text: str, x: float, y: float, colour: tuple[int, int, int]) -> None:
+    """Write `text` in white on a plate of the class colour, its middle at x, y; the cell itself stays visible."""
+    (w, h), _ = cv2.getTextSize(text, _FONT, 0.42, 1)
+    left = min(max(0, round(x - w / 2)), max(0, out.shape[1] - w - 1))
+    base = min(max(h + 2, round(y + h / 2)), out.shape[0] - 3)
+    cv2.rectangle(out, (left - 2, base - h - 2), (left + w + 1, base + 2), colour, -1)
+    cv2.putText(out, text, (left, base), _FONT, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _legend(
@@ -108,7 +112,7 @@ def _legend(
     if doubtful:
         entries.append((f"? unclassified {doubtful}", (60, 60, 60)))
     if border:
-        entries.append((f"at the edge {border}", _bgr(GREY)))
+        entries.append((f"at the edge {border}", _EDGE))
     if not entries:
         entries.append(("no cells", (60, 60, 60)))
     lines: list[list[tuple[int, str, tuple[int, int, int]]]] = [[]]
