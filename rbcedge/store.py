@@ -516,7 +516,9 @@ class Record:
 
     def _rows(self, cursor: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from cursor
+            # Not `yield from`: that would close the cursor of a reader that stops half-way after the file is closed.
+            for row in cursor:  # noqa: UP028
+                yield row
         except sqlite3.Error as e:
             raise RbcedgeError(f"{self._path} cannot be read: {_plain(e)}.") from e
 
