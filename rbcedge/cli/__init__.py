@@ -16,6 +16,7 @@ from rbcedge.cli.doctor import doctor
 from rbcedge.cli.export import export
 from rbcedge.cli.run import run
 from rbcedge.errors import RbcedgeError, UsageError
+from rbcedge.native import native_silence
 
 app = typer.Typer(
     name="rbcedge",
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Errors are one or two plain lines on stderr. What nobody foresaw goes with all details into a log file.
     """
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="rbcedge")
+        with native_silence():
+            app(args=None if arguments is None else list(arguments), prog_name="rbcedge")
     except UsageError as error:
         _fail(str(error), 2)
     except RbcedgeError as error:

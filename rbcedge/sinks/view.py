@@ -136,7 +136,7 @@ def notes(flags: Sequence[str], warnings: Sequence[str], most: int | None = None
 
 def pictures(seen: int, counted: int, repeated: int, rejected: Mapping[str, int], dropped: int, skipped: int) -> Text:
     """Return what became of the pictures."""
-    parts = [f"{seen} pictures: {counted} counted"]
+    parts = [f"{seen} picture{'' if seen == 1 else 's'}: {counted} counted"]
     if repeated:
         parts.append(f"{repeated} nothing new")
     total = sum(rejected.values())
