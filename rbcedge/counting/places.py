@@ -77,8 +77,8 @@ def shapes_of(field: Field) -> Shapes:
     own = field.labels[ys[:, :, None], xs[:, None, :]] == np.arange(1, len(cells) + 1)[:, None, None]
     return Shapes(
         cells.centroids.astype(np.float64) * scale,
-        np.maximum(cells.areas, 1).astype(np.float64) * scale**2,
-        boxes * float(scale),
+        np.maximum(cells.areas.astype(np.float64), 1) * scale**2,
+        boxes.astype(np.float64) * scale,
         own.reshape(len(cells), SIDE * SIDE),
     )
 
