@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -96,6 +97,7 @@ def train(
     keras.utils.set_random_seed(seed)
     cv2.setNumThreads(1)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "network.json").write_text(json.dumps({"small": small}))
     model = efficientnet(len(CODES), weights, None)
     schedule = keras.optimizers.schedules.CosineDecay(
         1e-5, steps - 300, alpha=0.003, warmup_target=rate, warmup_steps=300

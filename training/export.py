@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from rbcedge.convert.bundle import build
 from rbcedge.training.crops import centred, cut
 from rbcedge.training.lessons import CODES, load
-from rbcedge.training.networks import Upsampling, efficientnet, unet
+from rbcedge.training.networks import efficientnet, unet
 from rbcedge.training.segmenter import read_weights
 
 from rbcedge.bundle import Label
@@ -67,10 +68,6 @@ def export(
     classifier: Path,
     lessons: Path,
     folder: Path,
-    width: int,
-    upsampling: Upsampling = "transpose",
-    scale: float = 0.5,
-    small: int = 56,
     size: tuple[int, int] = (480, 640),
     **described: Any,
 ) -> None:
@@ -79,12 +76,18 @@ def export(
     Parameters
     ----------
     segmenter, classifier : Path
-        Weights as `train` keeps them (``weights.npz``).
+        Folders as `train` leaves them (``weights.npz``, ``network.json``).
     lessons : Path
         Folder of real training lessons to calibrate on.
+    folder : Path
+    size : (int, int)
+        Height and width of the pictures the segmenter is laid out for at first, native px; others work too.
     described : dict
         What the manifest says besides: name, licence, training, measured, temperature, confidence_threshold.
     """
+    shape = json.loads((segmenter / "network.json").read_text())
+    width, depth, upsampling, scale = (shape[k] for k in ("width", "depth", "upsampling", "scale"))
+    small = json.loads((classifier / "network.json").read_text())["small"]
     real = load(sorted(lessons.glob("[0-9]*.npz")))
     pictures, crops = calibration(real, scale)
     h, w = round(size[0] * scale), round(size[1] * scale)
@@ -95,10 +98,14 @@ def export(
     build(
         folder,
         {
-            "segmenter": (partial(unet, width, 4, upsampling, (h, w, 3), 1), read_weights(segmenter), pictures),
+            "segmenter": (
+                partial(unet, width, depth, upsampling, (h, w, 3), 1),
+                read_weights(segmenter / "weights.npz"),
+                pictures,
+            ),
             "classifier": (
                 partial(efficientnet, len(CODES), "none", 80, BATCH, 0.0),
-                read_weights(classifier),
+                read_weights(classifier / "weights.npz"),
                 crops,
             ),
         },
@@ -108,7 +115,7 @@ def export(
             "training": training,
             "scale": {"diameter_px": 38.0, "um_per_px": 0.19},
             "segmenter": {
-                "network": f"U-Net, width {width}, depth 4, {upsampling} up-sampling",
+                "network": f"U-Net, width {width}, depth {depth}, {upsampling} up-sampling",
                 "scale": scale,
                 "threshold": 0.5,
                 "input": "RGB 0-255 after flat field (background at 235)",

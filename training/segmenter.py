@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,8 @@ def train(
 
     keras.utils.set_random_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
+    network = {"width": width, "depth": depth, "upsampling": upsampling, "scale": scale}
+    (out / "network.json").write_text(json.dumps(network))
     model = unet(width, depth, upsampling, (side, side, 3))
     schedule = keras.optimizers.schedules.CosineDecay(
         1e-5, steps - 200, alpha=0.005, warmup_target=2e-3, warmup_steps=200
