@@ -454,3 +454,50 @@ def test_kill_9_then_export(tmp_path: Path, cli) -> None:
     assert (result["outcome"], result["ended"]) == (None, None)
     # The folder is taken, killed or not.
     assert run(cli, "slide", "--out", "out")[0] == 2
+
+
+def test_nobody_reads_the_output_and_the_count_goes_on(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "slide", 5)
+    (tmp_path / "slide" / "1b.png").write_bytes(b"")
+    process = child(tmp_path, "slide", "--out", "out")
+    assert process.stdout is not None
+    # The heading has come: from now on nobody listens.
+    while not process.stdout.readline().startswith("results"):
+        assert process.poll() is None
+    process.stdout.close()
+    process.wait(60)
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    result = summary(tmp_path / "out")
+    assert result["cells"]["counted"] == 60
+    assert result["outcome"] == "finished"
+    assert result["warnings"] == ["screen: stopped, the count went on (nobody reads the output any more)."]
+
+
+def test_a_full_disk_while_running(cli, tmp_path: Path) -> None:
+    """Results on a file system of 300 KiB; needs the right to mount one."""
+    write_pictures(tmp_path / "slide", 60)
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        code, out, err = run(cli, "slide", "--out", "small/out", "--save", "masks")
+        assert code == 1
+        assert "the disk is full" in err
+        assert "fields before are kept" in err
+        assert "Traceback" not in out + err
+        db = sqlite3.connect(small / "out" / "session.db")
+        fields = db.execute("SELECT count(*) FROM fields").fetchone()[0]
+        cells = db.execute("SELECT count(*) FROM cells").fetchone()[0]
+        db.close()
+        assert fields > 0
+        assert cells == 13 * fields
+        # With room again everything comes out.
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small)], check=True)
+        assert cli("export", "small/out")[0] == 0
+        assert summary(small / "out")["cells"]["counted"] == 12 * fields
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)

@@ -122,8 +122,6 @@ def run(
     networks = load(default_folder() if bundle is None else bundle)
     factor = _factor(scale, um_per_px, networks.um_per_px)
 
-    from rich.console import Console
-
     from rbcedge.counting.ledger import Config, Ledger
     from rbcedge.counting.quality import Gate
     from rbcedge.engines.loading import load_engines
@@ -131,12 +129,13 @@ def run(
     from rbcedge.pipeline.host import HostPipeline
     from rbcedge.session import run as run_session
     from rbcedge.sinks.base import Start
+    from rbcedge.sinks.terminal import Screen
     from rbcedge.sinks.view import final, opening
     from rbcedge.sources import open_source
     from rbcedge.stopping import stopping
     from rbcedge.store import Setup, Store
 
-    console = Console(highlight=False, quiet=quiet)
+    console = Screen(highlight=False, quiet=quiet)
     segmenter, classifier = load_engines(networks, engine, precision, threads)
     opened = open_source(uris, options)
     try:

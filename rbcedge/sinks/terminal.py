@@ -15,6 +15,14 @@ _REFRESH_S = 0.2
 _LINE_S = 5.0
 
 
+class Screen(Console):
+    """A console that says so when nobody reads it any more; rich would end the program instead, and the count."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the sink fail, and only the sink."""
+        raise BrokenPipeError(32, "nobody reads the output any more")
+
+
 class Terminal:
     """A table that is redrawn in place, at most five times a second. It disappears when the run ends.
 
