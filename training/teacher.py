@@ -111,7 +111,7 @@ def part(binary: NDArray[np.uint8], diameter: float, neck: float = 0.62) -> NDAr
     lowest: dict[tuple[int, int], float] = {}
     pairs: list[tuple[int, int]] = []
     for y, x in zip(ys, xs, strict=True):
-        near = basins[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        near = basins[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
         ids = sorted(set(near[(near > 0) & (near < n)].tolist()))
         pair = (ids[0], ids[1]) if len(ids) >= 2 else (0, 0)
         pairs.append(pair)

@@ -1,0 +1,80 @@
+"""Measures against the paper's own arithmetic, and scoring against runs made by hand."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from rbcedge.errors import RbcedgeError
+from rbcedge.training.datasets.chula import LabelledField
+from rbcedge.training.lessons import CODES
+from rbcedge.training.measures import confusion, measure
+from rbcedge.training.scoring import score
+
+
+def test_measures_of_a_known_confusion() -> None:
+    m = measure(np.array([[8, 2, 0], [1, 9, 0], [1, 0, 4]]))
+    np.testing.assert_allclose(m.sensitivity, [0.8, 0.9, 0.8])
+    np.testing.assert_allclose(m.precision, [0.8, 9 / 11, 1.0])
+    np.testing.assert_allclose(m.specificity, [13 / 15, 13 / 15, 1.0])
+    np.testing.assert_allclose(m.npv, [13 / 15, 13 / 14, 20 / 21])
+    np.testing.assert_allclose(m.f1, [0.8, 18 / 21, 8 / 9])
+    assert m.accuracy == pytest.approx(21 / 25)
+
+
+@given(arrays(np.int64, st.integers(1, 50), elements=st.integers(0, 4)))
+def test_a_perfect_guess_has_perfect_measures(truth: np.ndarray) -> None:
+    m = measure(confusion(truth, truth, 5))
+    assert m.accuracy == 1
+    assert m.macro_f1 == 1
+
+
+def test_confusion_counts_every_pair_once() -> None:
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 4, 300), rng.integers(0, 4, 300)
+    counts = confusion(truth, guess, 4)
+    for t in range(4):
+        for g in range(4):
+            assert counts[t, g] == ((truth == t) & (guess == g)).sum()
+
+
+def _run(path: Path, rows: list[tuple[int, int, int, int, str]]) -> Path:
+    with path.open("w", newline="") as f:
+        out = csv.writer(f)
+        out.writerow(["source", "x", "y", "w", "h", "cx", "cy", "code", "counted"])
+        for x, y, w, h, code in rows:
+            out.writerow(["a/7.jpg", x, y, w, h, x + w / 2, y + h / 2, code, 1])
+    return path
+
+
+def test_score_assigns_marks_to_cells(tmp_path: Path) -> None:
+    rows = [(100, 100, 40, 40, "NOR"), (200, 100, 40, 40, "TEA"), (300, 100, 70, 40, "TWO"), (0, 300, 40, 40, "OVA")]
+    points = [(120, 120, 0), (220, 120, 3), (315, 120, 0), (355, 120, 6), (20, 320, 0), (500, 400, 0)]
+    table = np.array(points, np.int32)
+    field = LabelledField(7, Path("7.jpg"), table[:, :2], table[:, 2])
+    s = score(_run(tmp_path / "cells.csv", rows), [field])
+    assert (s.points, s.found) == (6, 5)
+    assert s.counts.sum() == 3  # the one at the edge is left out
+    nor, tea, two = (CODES.index(c) for c in ("NOR", "TEA", "TWO"))
+    assert s.counts[nor, nor] == s.counts[nor, tea] == s.counts[two, two] == 1
+    assert s.false_abnormal == 0.5
+    assert s.extra == 0
+
+
+def test_score_refuses_a_file_without_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RbcedgeError, match="columns"):
+        score(tmp_path / "cells.csv", [])
+
+
+def test_score_says_when_no_labelled_picture_was_counted(tmp_path: Path) -> None:
+    path = _run(tmp_path / "cells.csv", [(1, 1, 2, 2, "NOR")])
+    field = LabelledField(8, Path("8.jpg"), np.array([[1, 1]], np.int32), np.array([0], np.int32))
+    with pytest.raises(RbcedgeError, match="none of the labelled pictures"):
+        score(path, [field])
