@@ -16,6 +16,8 @@ from time import perf_counter
 from typing import Literal
 
 NEEDED = ("numpy", "opencv-python-headless", "ai-edge-litert", "typer", "rich", "platformdirs")
+# Class probabilities of sixty different cells that differ by less than this do not depend on the cell.
+_SAME = 0.05
 # Other names under which the same module is installed.
 _INSTEAD = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
@@ -195,6 +197,10 @@ def _self_test(bundle_folder: Path) -> Iterator[Finding]:
         f"{cells} cells in a simulated picture of {width}x{height}, {took:.0f} ms "
         f"({segmenter.name} {segmenter.precision})",
     )
+    if cells and float(np.ptp(field.cells.probabilities, axis=0).max()) < _SAME:
+        yield Finding(
+            "broken", "classifier", "it gives every cell the same answer: it is not trained, or was converted wrongly"
+        )
 
 
 def _plain(error: Exception) -> str:

@@ -10,8 +10,10 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
-from session_fakes import fake_engines, make_bundle
+from numpy.typing import NDArray
+from session_fakes import DarkSegmenter, LevelClassifier, fake_engines, make_bundle
 
 from rbcedge import checks
 from rbcedge.bundle import describe
@@ -122,6 +124,21 @@ def test_doctor_names_what_is_broken(cli, bundle: Path, tmp_path: Path) -> None:
     assert code == 1
     assert "not in order: bundle, output, self test" in err
     assert "0 bytes where the manifest says 90" in out
+
+
+def test_doctor_finds_a_classifier_that_does_not_look(
+    cli, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Constant(LevelClassifier):
+        def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+            noise = np.random.default_rng(0).normal(0, 0.001, (len(batch), 4))
+            return (np.array([0.4, 0.3, 0.2, 0.1]) + noise).astype(np.float32)
+
+    monkeypatch.setattr("rbcedge.engines.loading.load_engines", lambda *_: (DarkSegmenter(), Constant()))
+    code, out, err = cli("doctor", "--bundle", str(bundle), "--out", str(tmp_path))
+    assert code == 1
+    assert "gives every cell the same answer" in out
+    assert "not in order: classifier" in err
 
 
 def test_a_broken_tensorrt_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
