@@ -1,0 +1,64 @@
+"""How well a mask agrees with instance labels: foreground IoU (Eq. 6) and instance F1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Counts over one or more fields; add them up to pool fields.
+
+    Attributes
+    ----------
+    both, either : int
+        Pixels of intersection and union of the foregrounds.
+    matched, true, found : int
+        Instances with IoU above 0.5, instances in truth, instances found.
+    """
+
+    both: int = 0
+    either: int = 0
+    matched: int = 0
+    true: int = 0
+    found: int = 0
+
+    def __add__(self, other: Overlap) -> Overlap:
+        return Overlap(
+            self.both + other.both,
+            self.either + other.either,
+            self.matched + other.matched,
+            self.true + other.true,
+            self.found + other.found,
+        )
+
+    @property
+    def iou(self) -> float:
+        """Foreground intersection over union."""
+        return self.both / self.either if self.either else float("nan")
+
+    @property
+    def instance_f1(self) -> float:
+        """F1 of instances at IoU 0.5."""
+        total = self.true + self.found
+        return 2 * self.matched / total if total else float("nan")
+
+
+def compare(truth: NDArray[np.integer], guess: NDArray[np.integer], ignore: NDArray[np.bool_] | None = None) -> Overlap:
+    """Compare two (H, W) instance maps (0 background); instances mostly in `ignore` are left out of both."""
+    known = np.ones(truth.shape, bool) if ignore is None else ~ignore
+    t, g = np.where(known, truth, 0).ravel(), np.where(known, guess, 0).ravel()
+    nt, ng = int(truth.max()) + 1, int(guess.max()) + 1
+    shared = np.bincount(t.astype(np.int64) * ng + g, minlength=nt * ng).reshape(nt, ng)
+    at, ag = np.bincount(truth.ravel(), minlength=nt), np.bincount(guess.ravel(), minlength=ng)
+    kt, kg = shared.sum(1), shared.sum(0)
+    keep_t, keep_g = kt[1:] > 0.5 * at[1:], kg[1:] > 0.5 * ag[1:]
+    inner = shared[1:, 1:][np.ix_(keep_t, keep_g)]
+    union = kt[1:][keep_t][:, None] + kg[1:][keep_g][None] - inner
+    # At more than one half an instance can match one other at the most.
+    matched = int((inner > 0.5 * union).sum())
+    either = int(((t > 0) | (g > 0)).sum())
+    return Overlap(int(((t > 0) & (g > 0)).sum()), either, matched, int(keep_t.sum()), int(keep_g.sum()))
