@@ -162,7 +162,25 @@ def test_overlap_ratio_from_areas_then_from_classes() -> None:
     p[:10] = (0.1, 0.9)
     named = replace(field, cells=replace(field.cells, probabilities=p))
     assert overlap_ratio(named, names) == pytest.approx(10 / 20)
-    assert Gate(overlap_ratio=0.4).judge(named, labels=names).reason == "too many overlaps"
+    assert Gate(sharpness=0).judge(named, labels=names).countable
+    p = p.copy()
+    p[:25] = (0.1, 0.9)
+    crowded = replace(field, cells=replace(field.cells, probabilities=p))
+    assert Gate(sharpness=0).judge(crowded, labels=names).reason == "too many overlaps"
+    p = p.copy()
+    p[:] = (0.1, 0.9)
+    joined = replace(field, cells=replace(field.cells, probabilities=p))
+    assert overlap_ratio(joined, names) == float("inf")
+    assert Gate(sharpness=0).judge(joined, labels=names).reason == "too many overlaps"
+
+
+def test_a_few_large_cells_are_no_proof_of_overlaps() -> None:
+    labels = np.zeros((480, 640), np.int32)
+    for k in range(9):
+        cv2.circle(labels, (80 + k % 5 * 120, 120 + k // 5 * 200), 18 if k < 5 else 25, k + 1, -1)
+    field, _ = field_of(Frame(0, 0.0, np.full((480, 640, 3), 200, np.uint8), "x"), labels)
+    assert overlap_ratio(field) == pytest.approx(4 / 5)
+    assert Gate(sharpness=0, contrast=-1).judge(field).reason != "too many overlaps"
 
 
 def test_every_reason_is_known() -> None:

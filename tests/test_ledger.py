@@ -181,6 +181,23 @@ def test_lost_focus_light_and_emptiness_between(slide: DiscSlide) -> None:
     assert len(count.ledger) - seen == len(count.due) - seen <= 12
 
 
+def test_a_segmentation_that_fails_on_the_way_loses_nothing(slide: DiscSlide) -> None:
+    count = Count(slide)
+    count.go([(0, 0)] * 2)
+    for x, y in way((0, 0), (300, 200), 40):
+        frame = slide.frame(count.index, x, y)
+        count.index += 1
+        count.ledger.observe(frame)
+        few = np.where(slide.truth(x, y) == slide.truth(x, y)[240, 320], slide.truth(x, y), 0)
+        field, _ = field_of(frame, few)
+        count.ledger.commit(count.ledger.place(field), classified(field))
+    before = len(count.ledger)
+    count.look(300, 200)
+    assert count.ledger.patches == 1
+    assert count.fields[-1].offset == pytest.approx((300, 200), abs=1)
+    assert len(count.ledger) > before
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_unsteady_segmentation_does_not_count_twice(slide: DiscSlide, seed: int) -> None:
     count = Count(slide, seed)

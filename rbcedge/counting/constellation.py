@@ -27,11 +27,15 @@ _VOTE_STEP = 0.2
 _RANGES = (12.0, 8.0, 6.0, 5.0)
 # Displacements nearer to each other than this are one, native px.
 _DISTINCT_PX = 6.0
+# Votes for one displacement lie this near to each other, native px.
+_TIGHT_PX = 3.0
 _BIN_PX = 8.0
 _BUCKETS = 1 << 19
 _CROWDED = 300
-_VOTERS = 48
-_PEAKS = 6
+# A search among few stored cells can afford to look closer: numbers of pairs that vote, and of pairs gone
+# through again for the best bins.
+_VOTES, _READINGS = 1_000_000, 12_000_000
+_FEWEST_VOTERS, _FEWEST_PEAKS, _MOST_PEAKS = 40, 6, 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,11 +65,14 @@ class Match:
         Logarithm of the likelihood ratio against chance.
     pairs : int
         Cells found again.
+    expected : int
+        Stored cells that should have been found again.
     """
 
     offset: tuple[float, float]
     score: float
     pairs: int
+    expected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ def candidates_near(
             heap = np.bincount(bins[:, 0] * side + bins[:, 1], minlength=side * side).reshape(side, side)
             # Four bins together, so that a peak on a border between bins is not lost.
             heap = heap[:-1, :-1] + heap[1:, :-1] + heap[:-1, 1:] + heap[1:, 1:]
-            for k in np.argsort(heap, axis=None)[::-1][:_PEAKS]:
+            for k in np.argsort(heap, axis=None)[::-1][:_FEWEST_PEAKS]:
                 x, y = np.unravel_index(k, heap.shape)
                 best.append(offset + (np.array([x, y]) + 1) * _BIN_PX - radius)
     return best
@@ -116,12 +123,13 @@ def candidates_anywhere(
         return []
     # The most unusual sizes say most, and a part of the cells says enough.
     unusual = np.argsort(-np.abs(field.log_areas - np.median(field.log_areas)), kind="stable")
-    voters = field.take(unusual[:_VOTERS])
+    voters = field.take(unusual[: max(_FEWEST_VOTERS, _VOTES // len(stored))])
     by_area = np.argsort(stored.log_areas, kind="stable")
     stored, patches = stored.take(by_area), patches[by_area]
     first = np.searchsorted(stored.log_areas, voters.log_areas - _VOTE_STEP)
     last = np.searchsorted(stored.log_areas, voters.log_areas + _VOTE_STEP)
     votes = int((last - first).sum())
+    peaks = min(_MOST_PEAKS, max(_FEWEST_PEAKS, _READINGS // (4 * votes + 1)))
     buckets = min(_BUCKETS, 1 << max(14, votes.bit_length() + 1))
     salt = patches.astype(np.int64) * 2654435761
     found: list[tuple[int, int, NDArray[np.float64]]] = []
@@ -133,7 +141,7 @@ def candidates_anywhere(
         keys &= buckets - 1
         heap = np.bincount(keys, minlength=buckets)
         high = np.flatnonzero(heap >= max(3, int(heap.max()) // 2))
-        for bucket in high[np.argsort(-heap[high], kind="stable")[:_PEAKS]]:
+        for bucket in high[np.argsort(-heap[high], kind="stable")[:peaks]]:
             vote = np.flatnonzero(keys == bucket)
             starts = np.cumsum(last - first) - (last - first)
             f = np.searchsorted(starts, vote, side="right") - 1
@@ -144,7 +152,7 @@ def candidates_anywhere(
     for _, patch, offset in found:
         if all(p != patch or np.abs(o - offset).max() > _DISTINCT_PX for p, o in chosen):
             chosen.append((patch, offset))
-    return chosen[: 3 * _PEAKS]
+    return chosen[: 3 * _FEWEST_PEAKS]
 
 
 def _hash(bins: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -161,7 +169,7 @@ def _peaks(
         own = apart[patches == patch][:_CROWDED]
         if len(own) < 3:
             continue
-        near = (np.abs(own[:, None, :] - own[None, :, :]) <= _RANGES[-1]).all(2)
+        near = (np.abs(own[:, None, :] - own[None, :, :]) <= _TIGHT_PX).all(2)
         counts = near.sum(1)
         top = int(counts.argmax())
         result.append((int(counts[top]), int(patch), own[near[top]].mean(0)))
@@ -208,7 +216,7 @@ def refine(field: Points, stored: Points, offset: NDArray[np.float64], window: W
     best = np.full(len(stored), np.log(_LOST))
     np.maximum.at(best, s, gain)
     best = best[expected]
-    return Match((float(at[0]), float(at[1])), float(best.sum()), int((best > 0).sum()))
+    return Match((float(at[0]), float(at[1])), float(best.sum()), int((best > 0).sum()), len(best))
 
 
 def distinct(a: Match, b: Match) -> bool:

@@ -229,8 +229,10 @@ class Ledger:
             return Match((float(expected[0]), float(expected[1])), 0.0, 0)
         if best.score > 0:
             return best
-        # One or two cells that went missing say less than the way.
-        return Match((float(expected[0]), float(expected[1])), best.score, 0) if best.score > -6 else None
+        # A few cells that went missing, or a segmentation that failed, say less than the way does.
+        if best.score > -6 or len(view.points) < best.expected / 2:
+            return Match((float(expected[0]), float(expected[1])), best.score, 0)
+        return None
 
     def _search_near(
         self, view: _View, patch: int, offset: NDArray[np.float64], radius: float

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbcedge.bundle import Label
+from rbcedge.counting.intervals import clopper_pearson
 from rbcedge.counting.motion import Motion
 from rbcedge.field import Field
 
@@ -88,7 +89,8 @@ class Gate:
     cells : int
         Least number of whole cells in a field.
     overlap_ratio : float
-        Largest ratio of overlapped to single objects.
+        Largest ratio of overlapped to single objects. A field is only turned away when chance does not explain
+        its ratio (lower exact 95 % limit), which in a field of ten cells takes a lot.
     foreign : float
         Largest share covered by leucocytes, clumps and dirt.
     """
@@ -145,7 +147,7 @@ class Gate:
             (SPARSE, sparse),
             (PALE, pale),
             (BLURRED, v.sharpness < self.sharpness),
-            (OVERLAPS, v.overlap_ratio > self.overlap_ratio),
+            (OVERLAPS, self._overlapped(v.overlap_ratio, whole)),
         )
         reason = next((name for name, failed in checks if failed), "")
         return Verdict(
@@ -159,6 +161,13 @@ class Gate:
             v.motion_px,
             v.foreign,
         )
+
+    def _overlapped(self, ratio: float, whole: int) -> bool:
+        if ratio <= self.overlap_ratio:
+            return False
+        share = ratio / (1 + ratio) if np.isfinite(ratio) else 1.0
+        least, _ = clopper_pearson(round(whole * share), whole)
+        return least > self.overlap_ratio / (1 + self.overlap_ratio)
 
 
 def overlap_ratio(field: Field, labels: Sequence[Label] | None = None) -> float:
@@ -180,7 +189,7 @@ def overlap_ratio(field: Field, labels: Sequence[Label] | None = None) -> float:
         middle = np.median(areas[areas <= 1.6 * np.median(areas)])
         overlapped = int((areas >= 1.6 * middle).sum())
     single = int(whole.sum()) - overlapped
-    return overlapped / single if single else float(overlapped)
+    return overlapped / single if single else float("inf") if overlapped else 0.0
 
 
 def _density(field: Field) -> float:
