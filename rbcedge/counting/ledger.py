@@ -256,12 +256,8 @@ class Ledger:
         matches: list[tuple[int, Match]] = []
         for patch, offset in candidates_anywhere(view.points, stored, patches):
             reach = self._config.diameter_px
-            own = stored.take(
-                np.flatnonzero(
-                    (patches == patch)
-                    & (stored.positions >= offset - reach).all(1)
-                    & (stored.positions <= offset + view.size + reach).all(1)
-                )
+            own = self._places.points(
+                self._places.in_patch(patch, offset - reach, offset + view.size + reach)
             )
             matches.append((patch, refine(view.points, own, offset, view.window, view.crowd)))
         if not matches:
