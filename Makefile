@@ -16,7 +16,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 	touch $@
 
 demo: $(VENV)/.runtime
-	$(BIN)/rbcedge run "sim:?seed=7&ova=0.12&tea=0.03&bur=0.03&pan=raster" --until 400 --out runs/demo
+	$(BIN)/rbcedge run "sim:?seed=7&ova=0.12&tea=0.03&bur=0.03&pan=raster" --until 400
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
