@@ -106,6 +106,19 @@ def test_a_raster_goes_on_beside_what_it_has_seen() -> None:
     assert {(c * W, r * H) for c in range(4) for r in range(3)} <= places
 
 
+@pytest.mark.parametrize("size", [(640, 480), (1920, 1080), (8192, 8192)])
+def test_a_raster_never_leaves_the_slide(size: tuple[int, int]) -> None:
+    """A day of it: every field ends before the edge, and after the last block it begins again."""
+    reach, (w, h) = 57_120, size
+    x, y, starts = 0.0, 0.0, 0
+    for move in islice(program("raster", w, h, reach=reach).moves, 30_000):
+        x, y, _ = move.at((x, y, 0.0), move.seconds)
+        assert -1 < x <= reach - w - 10
+        assert -1 < y <= reach - h - 10
+        starts += isinstance(move, Pan) and max(abs(x), abs(y)) < 1
+    assert starts >= 1
+
+
 def test_wandering_stays_on_the_slide() -> None:
     poses = list(islice(Stage(Wander(W, H, seed=2, extent=3000)).poses(4), 4000))
     assert max(max(abs(p.x), abs(p.y)) for p in poses) < 3000 + 6 * W + 200

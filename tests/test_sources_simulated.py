@@ -134,3 +134,19 @@ def test_bad_parameters_are_named(query, words):
     with pytest.raises(UsageError) as caught:
         open_source("sim:" + query)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("speed", ["max", "realtime"])
+def test_a_slide_that_cannot_be_drawn_is_told_to_the_reader(speed, monkeypatch):
+    """Not only to the thread that draws: the run would look finished."""
+    source = open_source(f"sim:?fps=100&speed={speed}&{SMALL}")
+    draw = source._draw
+
+    def fail_later(index, pose):
+        if index >= 3:
+            raise ValueError("beyond the edge of the slide")
+        return draw(index, pose)
+
+    monkeypatch.setattr(source, "_draw", fail_later)
+    with pytest.raises(ValueError, match="beyond the edge"):
+        list(source.frames())

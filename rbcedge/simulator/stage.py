@@ -214,6 +214,8 @@ class Stage:
 class Raster:
     """Snake over the slide, resting at each field: the way a smear is counted.  Endless.
 
+    Blocks of columns lie side by side; after the last that the slide has room for it begins again.
+
     Attributes
     ----------
     width, height
@@ -226,6 +228,8 @@ class Raster:
         Fields in a row.
     extent
         Depth after which the next block of columns begins, px.
+    across
+        Width of the slide from the start, px: no field reaches beyond it.
     """
 
     width: int
@@ -235,22 +239,26 @@ class Raster:
     move_s: float = 0.7
     columns: int = 12
     extent: float = 80_000.0
+    across: float = 160_000.0
 
     def __iter__(self) -> Iterator[Move]:
         dx, dy = self.width * (1 - self.overlap), self.height * (1 - self.overlap)
         rows = max(1, int(self.extent / dy))
-        side = 1
+        room = max(1, int((self.across - self.width) / dx) + 1)
+        columns = min(self.columns, room)
+        side, begin = 1, 0
         while True:
             for row in range(rows):
                 yield Rest(self.rest_s)
-                for _ in range(self.columns - 1):
+                for _ in range(columns - 1):
                     yield Pan(side * dx, 0.0, self.move_s)
                     yield Rest(self.rest_s)
                 side = -side
                 if row + 1 < rows:
                     yield Pan(0.0, dy, self.move_s)
-            across = dx * (self.columns if side > 0 else 1)
-            yield Pan(across, -(rows - 1) * dy, 30.0)
+            here = begin + (0 if side > 0 else columns - 1)
+            begin = begin + columns if begin + 2 * columns <= room else 0
+            yield Pan((begin - here) * dx, -(rows - 1) * dy, 30.0)
             side = 1
 
 
@@ -301,11 +309,13 @@ class Wander:
             places = [*places[-24:], (x, y)]
 
 
+# More than any hand's trembling moves the view, px.
+_TREMBLE_PX = 16
 PROGRAMS = ("raster", "rest", "wander")
 """Names known to `program`."""
 
 
-def program(name: str, width: int, height: int, seed: int = 0) -> Stage:
+def program(name: str, width: int, height: int, seed: int = 0, reach: float = 160_000.0) -> Stage:
     """Return the stage of a named program.
 
     Parameters
@@ -316,9 +326,12 @@ def program(name: str, width: int, height: int, seed: int = 0) -> Stage:
         Size of the view, px.
     seed
         Seeds what is random in it.
+    reach
+        How far the slide goes from its middle (`Smear.extent`), px; a raster stays within.
     """
     if name == "raster":
-        return Stage(Raster(width, height), jitter=0.15, seed=seed)
+        raster = Raster(width, height, extent=min(Raster.extent, reach - height), across=reach - _TREMBLE_PX)
+        return Stage(raster, jitter=0.15, seed=seed)
     if name == "wander":
         return Stage(Wander(width, height, seed), jitter=0.15, seed=seed)
     if name == "rest":

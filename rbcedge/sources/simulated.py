@@ -210,6 +210,7 @@ class Simulated:
         self._lock = Lock()
         self._started = False
         self._missed = 0
+        self._error: Exception | None = None
         self._last_view: View | None = None
 
     @property
@@ -244,7 +245,7 @@ class Simulated:
     def poses(self) -> Iterator[Pose]:
         """Where every picture is taken, in order; endless if the script is."""
         s = self.script
-        poses = program(s.pan, s.width, s.height, s.seed).poses(s.fps)
+        poses = program(s.pan, s.width, s.height, s.seed, self._smear.extent).poses(s.fps)
         return islice(poses, s.frames) if s.frames else poses
 
     def _draw(self, index: int, pose: Pose) -> View:
@@ -275,6 +276,8 @@ class Simulated:
             while (shot := self._slot.take()) is not None:
                 frame, self._last_view = shot
                 yield frame
+            if self._error is not None:
+                raise self._error
         finally:
             self.close()
 
@@ -297,6 +300,8 @@ class Simulated:
                 self._slot.put((Frame(index, begun + pose.time_s, view.pixels, self._name), view))
                 if self._stop.is_set():
                     return
+        except Exception as error:  # raised again where the pictures are read
+            self._error = error
         finally:
             self._slot.end()
 
