@@ -296,6 +296,35 @@ def test_nothing_is_stored_before_commit(slide: DiscSlide) -> None:
     assert not ledger.place(field).new.any()
 
 
+def test_a_placement_does_not_outlive_another_commit(slide: DiscSlide) -> None:
+    """Not even of a field without new cells: it may have joined patches."""
+    ledger = Ledger()
+    field = classified(field_of(slide.frame(0, 0, 0), slide.truth(0, 0))[0])
+    ledger.commit(ledger.place(field), field)
+    first, second = ledger.place(field), ledger.place(field)
+    assert not first.new.any()
+    ledger.commit(first, field)
+    with pytest.raises(ValueError, match="another field"):
+        ledger.commit(second, field)
+
+
+@pytest.mark.parametrize("later", [0.87, 0.98, 1.03, 1.15])
+def test_a_magnification_corrected_after_the_first_field_counts_nothing_twice(
+    slide: DiscSlide, later: float
+) -> None:
+    ledger, counted = Ledger(), Counter[int]()
+    for index, (x, scale) in enumerate(((0, 1.0), (0, later), (90, later), (300, later))):
+        frame = slide.frame(index, x, 0)
+        ledger.observe(frame, scale)
+        field, numbers = field_of(frame, slide.truth(x, 0), scale)
+        placement = ledger.place(field)
+        ledger.commit(placement, classified(field))
+        counted.update(numbers[placement.new].tolist())
+    assert len(counted) > 80
+    assert max(counted.values()) == 1
+    assert (len(ledger), ledger.patches) == (len(counted), 1)
+
+
 def test_motion_is_told_from_rest_and_from_jumps(slide: DiscSlide) -> None:
     ledger = Ledger()
     assert ledger.observe(slide.frame(0, 200, 200)).jump

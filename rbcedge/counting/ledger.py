@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,7 @@ class Placement:
     _cells: Shapes = field(repr=False)
     _merge: _Merge | None = field(repr=False)
     _course: Course | None = field(repr=False)
-    _stored: int = field(repr=False)
+    _commits: int = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +105,7 @@ class _Anchor:
     offset: tuple[float, float]
     course: Course | None
     scale: float
+    size: tuple[int, int]
 
 
 class Ledger:
@@ -127,6 +128,7 @@ class Ledger:
         self._anchor: _Anchor | None = None
         self._patches = 0
         self._unsearched = 0
+        self._commits = 0
 
     def __len__(self) -> int:
         """Number of cells counted and not taken back."""
@@ -154,6 +156,7 @@ class Ledger:
 
         Nothing is stored before `commit`; a field may be placed and dropped.
         """
+        self._correct(field)
         cells = shapes_of(field)
         whole = np.flatnonzero(~field.cells.on_border)
         view = _View(cells.take(whole), field, self._config)
@@ -174,7 +177,7 @@ class Ledger:
             _cells=cells.moved(offset),
             _merge=merge,
             _course=course,
-            _stored=len(self._places),
+            _commits=self._commits,
         )
 
     def commit(self, placement: Placement, field: Field) -> None:
@@ -185,8 +188,9 @@ class Ledger:
         ValueError
             If another field was committed since the placement was made.
         """
-        if placement._stored != len(self._places):
+        if placement._commits != self._commits:
             raise ValueError("another field was committed since this placement was made")
+        self._commits += 1
         merge = placement._merge
         if merge is not None:
             self._places.identify(merge.ids, merge.others)
@@ -195,11 +199,25 @@ class Ledger:
         self._places.add(placement._cells.take(rows), placement.patch, field.cells.probabilities[rows])
         self._patches = max(self._patches, placement.patch + 1)
         self._unsearched += len(rows)
-        self._anchor = _Anchor(placement.patch, placement.offset, placement._course, field.scale)
+        self._anchor = _Anchor(placement.patch, placement.offset, placement._course, field.scale, field.frame.size)
 
     def known(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the (len(ids), K) class probabilities of counted cells, NaN for -1."""
         return self._places.probabilities(ids)
+
+    def _correct(self, field: Field) -> None:
+        """Bring stored cells to a magnification that is known better now than when they were stored.
+
+        The first fields of a run are measured one by one. The same camera at the same picture size still sees
+        the slide as before: what changed is the length of a native px in source px.
+        """
+        anchor = self._anchor
+        if anchor is None or anchor.scale == field.scale or anchor.size != field.frame.size:
+            return
+        factor = field.scale / anchor.scale
+        self._places.stretch(factor)
+        offset = (anchor.offset[0] * factor, anchor.offset[1] * factor)
+        self._anchor = replace(anchor, offset=offset, scale=field.scale)
 
     def _locate(self, view: _View, scale: float, course: Course | None) -> tuple[int, Match]:
         """Say where the field lies: followed from the last place, recognised, or a new patch."""
