@@ -77,7 +77,7 @@ class Tracker:
         """Register a frame; `scale` is native px per source px."""
         reduced = reduce(frame.pixels)
         motion, course = self._follow(reduced, frame, scale)
-        # While the slide moves pictures are smeared: no good reference.
+        # As seldom as can be: every change of reference adds its error to the way.
         if self._reference is None or motion.jump or self._left(reduced, course):
             self._reference = (reduced, course)
         self._last = (reduced, course, frame.time_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -150,17 +150,7 @@ class Gate:
             (OVERLAPS, self._overlapped(v.overlap_ratio, whole)),
         )
         reason = next((name for name, failed in checks if failed), "")
-        return Verdict(
-            not reason,
-            reason,
-            v.sharpness,
-            v.density,
-            v.overlap_ratio,
-            v.exposure,
-            v.contrast,
-            v.motion_px,
-            v.foreign,
-        )
+        return replace(v, countable=not reason, reason=reason)
 
     def _overlapped(self, ratio: float, whole: int) -> bool:
         if ratio <= self.overlap_ratio:
