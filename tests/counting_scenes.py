@@ -51,9 +51,7 @@ class DiscSlide:
         Put them on a square lattice, displaced by at most 2 px.
     """
 
-    def __init__(
-        self, seed: int, size: tuple[int, int] = (2400, 1800), cells: int = 900, lattice: bool = False
-    ):
+    def __init__(self, seed: int, size: tuple[int, int] = (2400, 1800), cells: int = 900, lattice: bool = False):
         rng = np.random.default_rng(seed)
         w, h = size
         self.size = size
@@ -86,13 +84,9 @@ class DiscSlide:
         shade = rng.uniform(90, 150, number + 1)
         shade[0] = 225
         grey = cv2.GaussianBlur(shade[self.labels].astype(np.float32), (0, 0), 1.2)
-        self.pixels = np.repeat(
-            (grey + rng.normal(0, 2, grey.shape)).clip(0, 255).astype(np.uint8)[..., None], 3, 2
-        )
+        self.pixels = np.repeat((grey + rng.normal(0, 2, grey.shape)).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
 
-    def frame(
-        self, index: int, x: int, y: int, size: tuple[int, int] = (640, 480), fps: float = 30.0
-    ) -> Frame:
+    def frame(self, index: int, x: int, y: int, size: tuple[int, int] = (640, 480), fps: float = 30.0) -> Frame:
         """The picture of a window."""
         w, h = size
         return Frame(index, index / fps, np.ascontiguousarray(self.pixels[y : y + h, x : x + w]), "slide")

@@ -75,9 +75,7 @@ def test_an_empty_count_is_a_count() -> None:
     assert Tally.of(np.zeros((0, 8), np.float32), 0.5) == Tally.empty(8)
 
 
-batches = st.lists(
-    st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0.3, 0.9])), max_size=30), max_size=6
-)
+batches = st.lists(st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0.3, 0.9])), max_size=30), max_size=6)
 
 
 @settings(max_examples=60, deadline=None)

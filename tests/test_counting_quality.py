@@ -44,10 +44,7 @@ def test_real_fields_are_countable() -> None:
 def test_another_magnification_is_measured_alike() -> None:
     verdicts = [judge(read(path), 75.0) for path in DISEASES[::4]]
     assert all(v.countable for v in verdicts)
-    same = [
-        judge(cv2.resize(read(p), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), 76.0)
-        for p in CHULA[:40:8]
-    ]
+    same = [judge(cv2.resize(read(p), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), 76.0) for p in CHULA[:40:8]]
     own = [judge(read(path)) for path in CHULA[:40:8]]
     assert [v.sharpness for v in same] == pytest.approx([v.sharpness for v in own], rel=0.2)
     assert [v.density for v in same] == pytest.approx([v.density for v in own], rel=0.1)
@@ -78,9 +75,7 @@ def dim(pixels: Picture, factor: float) -> Picture:
         pytest.param(lambda p: cv2.filter2D(p, -1, streak(9, "slant")), {"blurred"}, id="streak aslant"),
         pytest.param(lambda p: dim(p, 0.2), {"too dark"}, id="dark"),
         pytest.param(lambda p: dim(p, 4), {"too bright"}, id="bright"),
-        pytest.param(
-            lambda p: dim(255 - dim(255 - p, 0.12), 1), {"too pale", "too bright"}, id="stray light"
-        ),
+        pytest.param(lambda p: dim(255 - dim(255 - p, 0.12), 1), {"too pale", "too bright"}, id="stray light"),
     ],
 )
 def test_damaged_fields_are_rejected(damage: Callable[[Picture], Picture], reasons: set[str]) -> None:
@@ -94,9 +89,7 @@ def test_damaged_fields_are_rejected(damage: Callable[[Picture], Picture], reaso
     [
         pytest.param(lambda p: dim(p, 0.6), id="less light"),
         pytest.param(lambda p: p[:, :, [1, 1, 1]], id="grey"),
-        pytest.param(
-            lambda p: dim(p + np.random.default_rng(0).normal(0, 6, p.shape), 1), id="noise of the camera"
-        ),
+        pytest.param(lambda p: dim(p + np.random.default_rng(0).normal(0, 6, p.shape), 1), id="noise of the camera"),
         pytest.param(lambda p: np.ascontiguousarray(p[:, ::-1]), id="mirrored"),
         pytest.param(lambda p: cv2.imdecode(cv2.imencode(".jpg", p, [1, 50])[1], 1), id="strong JPEG"),
     ],

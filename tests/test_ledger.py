@@ -32,9 +32,7 @@ class Count:
         self.number: dict[int, int] = {}
         self.fields: list[Placement] = []
 
-    def look(
-        self, x: int, y: int, flicker: bool = False, focus: float = 0.0, light: float = 1.0
-    ) -> Placement | None:
+    def look(self, x: int, y: int, flicker: bool = False, focus: float = 0.0, light: float = 1.0) -> Placement | None:
         """See a window; None if the slide was moving or out of focus."""
         frame = self.slide.frame(self.index, x, y)
         self.index += 1
@@ -78,8 +76,7 @@ def way(start: tuple[int, int], end: tuple[int, int], step: int) -> list[tuple[i
     """Positions from start to end, so many px apart, and three at rest."""
     n = max(1, int(np.ceil(np.hypot(end[0] - start[0], end[1] - start[1]) / step)))
     line = [
-        (int(start[0] + (end[0] - start[0]) * k / n), int(start[1] + (end[1] - start[1]) * k / n))
-        for k in range(n)
+        (int(start[0] + (end[0] - start[0]) * k / n), int(start[1] + (end[1] - start[1]) * k / n)) for k in range(n)
     ]
     return [*line, end, end, end]
 
@@ -309,9 +306,7 @@ def test_a_placement_does_not_outlive_another_commit(slide: DiscSlide) -> None:
 
 
 @pytest.mark.parametrize("later", [0.87, 0.98, 1.03, 1.15])
-def test_a_magnification_corrected_after_the_first_field_counts_nothing_twice(
-    slide: DiscSlide, later: float
-) -> None:
+def test_a_magnification_corrected_after_the_first_field_counts_nothing_twice(slide: DiscSlide, later: float) -> None:
     ledger, counted = Ledger(), Counter[int]()
     for index, (x, scale) in enumerate(((0, 1.0), (0, later), (90, later), (300, later))):
         frame = slide.frame(index, x, 0)

@@ -256,8 +256,5 @@ def test_labels_lie_where_the_cells_are() -> None:
 
 
 def test_cells_reach_over_the_border_of_a_single_field() -> None:
-    cut = [
-        np.count_nonzero(~render_field(np.random.default_rng(s), 120, 120, Look()).objects.whole)
-        for s in range(5)
-    ]
+    cut = [np.count_nonzero(~render_field(np.random.default_rng(s), 120, 120, Look()).objects.whole) for s in range(5)]
     assert sum(cut) > 10

@@ -105,9 +105,7 @@ def test_overlapping_cells_overlap(code: str, count: int) -> None:
             cv2.fillPoly(canvas, [np.rint(member.outline + side / 2).astype(np.int32)], 1)
             masks.append(canvas)
         for k, mask in enumerate(masks):
-            shares = [
-                (mask & other).sum() / min(mask.sum(), other.sum()) for j, other in enumerate(masks) if j != k
-            ]
+            shares = [(mask & other).sum() / min(mask.sum(), other.sum()) for j, other in enumerate(masks) if j != k]
             assert 0.04 < max(shares) < 0.62
 
 
@@ -154,9 +152,7 @@ def test_haemoglobin_lies_inside_the_outline(code: str) -> None:
     layers, left, top = paint_specimen(specimen, Look(cell_px=CELL, halo=0.0, relief=0.0))
     outside = np.ones(layers.shape[1:], bool)
     grown = cv2.dilate(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT), np.ones((3, 3)))
-    outside[y - 1 - top : y - 1 - top + grown.shape[0], x - 1 - left : x - 1 - left + grown.shape[1]] &= (
-        grown == 0
-    )
+    outside[y - 1 - top : y - 1 - top + grown.shape[0], x - 1 - left : x - 1 - left + grown.shape[1]] &= grown == 0
     assert np.abs(layers[0][outside]).max() < 0.02
     inside = layers[0][y - top : y - top + mask.shape[0], x - left : x - left + mask.shape[1]][mask > 0]
     assert np.median(inside) > 0.2

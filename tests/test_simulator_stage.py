@@ -99,9 +99,7 @@ def test_a_raster_covers_the_slide_without_gaps() -> None:
 
 def test_a_raster_goes_on_beside_what_it_has_seen() -> None:
     moves = Raster(W, H, columns=2, extent=3 * H, overlap=0.0, rest_s=1.0, move_s=1.0)
-    rests = [
-        (round(p.x), round(p.y)) for p in islice(Stage(moves).poses(1.0), 120) if p.still(max_motion=1e-6)
-    ]
+    rests = [(round(p.x), round(p.y)) for p in islice(Stage(moves).poses(1.0), 120) if p.still(max_motion=1e-6)]
     places = set(rests)
     assert {(c * W, r * H) for c in range(4) for r in range(3)} <= places
 
@@ -131,9 +129,7 @@ def test_truth_counts_each_whole_object_once() -> None:
     expected: dict[int, int] = {}
     for x in (0, 120):
         objects = smear.view(x, 0, W, H).objects
-        expected |= dict(
-            zip(objects.ids[objects.whole].tolist(), objects.codes[objects.whole].tolist(), strict=True)
-        )
+        expected |= dict(zip(objects.ids[objects.whole].tolist(), objects.codes[objects.whole].tolist(), strict=True))
     assert truth == expected
 
 

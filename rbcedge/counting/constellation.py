@@ -160,9 +160,7 @@ def _hash(bins: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(whole[:, 0] * 73856093 + whole[:, 1] * 19349663)
 
 
-def _peaks(
-    apart: NDArray[np.float64], patches: NDArray[np.int32]
-) -> list[tuple[int, int, NDArray[np.float64]]]:
+def _peaks(apart: NDArray[np.float64], patches: NDArray[np.int32]) -> list[tuple[int, int, NDArray[np.float64]]]:
     """Take a bucket apart: its patches, and within each the densest place."""
     result = []
     for patch in np.unique(patches):

@@ -93,9 +93,7 @@ def _burr(count: Differential, rules: Rules) -> list[str]:
 def _smear(count: Differential, rules: Rules) -> list[str]:
     found = []
     if count.overlap_ratio > rules.overlap:
-        found.append(
-            f"Overlapped to single cells {count.overlapped} : {count.single}: move on to a thinner area."
-        )
+        found.append(f"Overlapped to single cells {count.overlapped} : {count.single}: move on to a thinner area.")
     if count.counted and 100 * count.unclassified / count.counted > rules.unclassified:
         share = 100 * count.unclassified / count.counted
         found.append(f"{share:.0f} % of the cells could not be classified: check focus, stain and scale.")

@@ -87,9 +87,7 @@ def beta_cdf(x: float, a: float, b: float) -> float:
     # The fraction converges fast below the mean only.
     if x > (a + 1) / (a + b + 2):
         return 1.0 - beta_cdf(1 - x, b, a)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
     c, d = 1.0, 1.0 / _away_from_zero(1 - (a + b) * x / (a + 1))
     value = d
     for m in range(1, 20_000):

@@ -252,9 +252,7 @@ class Ledger:
             return Match((float(expected[0]), float(expected[1])), best.score, 0)
         return None
 
-    def _search_near(
-        self, view: _View, patch: int, offset: NDArray[np.float64], radius: float
-    ) -> Match | None:
+    def _search_near(self, view: _View, patch: int, offset: NDArray[np.float64], radius: float) -> Match | None:
         """Return the best match near a guess; None if no stored cell should be in view there."""
         reach = radius + self._config.diameter_px
         ids = self._places.in_patch(patch, offset - reach, offset + view.size + reach)
@@ -274,9 +272,7 @@ class Ledger:
         matches: list[tuple[int, Match]] = []
         for patch, offset in candidates_anywhere(view.points, stored, patches):
             reach = self._config.diameter_px
-            own = self._places.points(
-                self._places.in_patch(patch, offset - reach, offset + view.size + reach)
-            )
+            own = self._places.points(self._places.in_patch(patch, offset - reach, offset + view.size + reach))
             matches.append((patch, refine(view.points, own, offset, view.window, view.crowd)))
         if not matches:
             return None
@@ -308,9 +304,7 @@ class Ledger:
         theirs, ours = self._shared(gone, by, patch)
         return _Merge(gone, by, theirs, ours)
 
-    def _shared(
-        self, gone: int, by: NDArray[np.float64], patch: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _shared(self, gone: int, by: NDArray[np.float64], patch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return ids of a patch displaced by `by` and the ids in another patch of the same cells."""
         theirs, ours = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         every = np.flatnonzero(self._places.patches == gone)
@@ -325,9 +319,7 @@ class Ledger:
             ours.append(near[same[same >= 0]].astype(np.int64))
         return np.concatenate(theirs), np.concatenate(ours)
 
-    def _known(
-        self, cells: Shapes, patch: int, offset: NDArray[np.float64], merge: _Merge | None
-    ) -> NDArray[np.int64]:
+    def _known(self, cells: Shapes, patch: int, offset: NDArray[np.float64], merge: _Merge | None) -> NDArray[np.int64]:
         """Return the stored id of each cell of the field, -1 where there is none."""
         size = cells.boxes[:, :2] + cells.boxes[:, 2:]
         low = offset - 2 * self._config.diameter_px

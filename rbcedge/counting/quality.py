@@ -49,6 +49,8 @@ class Verdict:
         Movement since the frame before, source px.
     foreign : float
         Share of the field covered by leucocytes, clumps and dirt, 0 to 1.
+    diameter_px : float
+        Median diameter of the whole cells, native px. NaN where there are none.
     """
 
     countable: bool
@@ -60,12 +62,14 @@ class Verdict:
     contrast: float = float("nan")
     motion_px: float = 0.0
     foreign: float = 0.0
+    diameter_px: float = float("nan")
 
 
 MOVING, BLURRED = "moving", "blurred"
 DARK, BRIGHT, PALE = "too dark", "too bright", "too pale"
 DENSE, SPARSE, OVERLAPS, FOREIGN = "too dense", "too sparse", "too many overlaps", "leucocytes or dirt"
-REASONS = (MOVING, DARK, BRIGHT, FOREIGN, DENSE, SPARSE, PALE, BLURRED, OVERLAPS)
+SCALE = "wrong magnification"
+REASONS = (MOVING, DARK, BRIGHT, FOREIGN, DENSE, SPARSE, SCALE, PALE, BLURRED, OVERLAPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,11 @@ class Gate:
         its ratio (lower exact 95 % limit), which in a field of ten cells takes a lot.
     foreign : float
         Largest share covered by leucocytes, clumps and dirt.
+    diameter_px : float or None
+        Diameter of red cells the networks were trained on, native px; None lets cells of any size pass.
+    size : float
+        Least median diameter of the cells as a share of `diameter_px`, and 1 / the largest: what the networks
+        say of objects of another size (noise, another objective than `--scale` says) means nothing.
     """
 
     sharpness: float = 0.16
@@ -104,6 +113,8 @@ class Gate:
     cells: int = 3
     overlap_ratio: float = 0.75
     foreign: float = 0.3
+    diameter_px: float | None = None
+    size: float = 0.5
 
     def judge(
         self, field: Field, motion: Motion | None = None, labels: Sequence[Label] | None = None
@@ -133,6 +144,7 @@ class Gate:
             contrast=light.contrast,
             motion_px=0.0 if motion is None else motion.pixels,
             foreign=field.foreign,
+            diameter_px=_diameter(field),
         )
         return self._decide(verdict, whole, motion is not None and motion.moving)
 
@@ -145,12 +157,18 @@ class Gate:
             (FOREIGN, v.foreign > self.foreign),
             (DENSE, v.density > self.thick),
             (SPARSE, sparse),
+            (SCALE, self._other_size(v.diameter_px)),
             (PALE, pale),
             (BLURRED, v.sharpness < self.sharpness),
             (OVERLAPS, self._overlapped(v.overlap_ratio, whole)),
         )
         reason = next((name for name, failed in checks if failed), "")
         return replace(v, countable=not reason, reason=reason)
+
+    def _other_size(self, diameter_px: float) -> bool:
+        if self.diameter_px is None or np.isnan(diameter_px):
+            return False
+        return not self.size <= diameter_px / self.diameter_px <= 1 / self.size
 
     def _overlapped(self, ratio: float, whole: int) -> bool:
         if ratio <= self.overlap_ratio:
@@ -185,6 +203,11 @@ def overlap_ratio(field: Field, labels: Sequence[Label] | None = None) -> float:
 def _density(field: Field) -> float:
     free = 1 - field.foreign
     return min(1.0, float(cv2.countNonZero(field.mask)) / field.mask.size / free) if free > 0 else 1.0
+
+
+def _diameter(field: Field) -> float:
+    own = field.cells.diameters[~field.cells.on_border]
+    return float(np.median(own)) * field.scale if len(own) else float("nan")
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,9 +83,7 @@ def shift_between(before: Reduced, after: Reduced) -> tuple[float, float] | None
     return None
 
 
-def _believed(
-    before: NDArray[np.float32], after: NDArray[np.float32], px: int, py: int
-) -> tuple[int, int] | None:
+def _believed(before: NDArray[np.float32], after: NDArray[np.float32], px: int, py: int) -> tuple[int, int] | None:
     """Return the shift meant by a peak (the transform is periodic, so up to four) if the pictures agree."""
     h, w = before.shape
     for dx in (px, px - w) if px else (0,):

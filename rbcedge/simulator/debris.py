@@ -95,9 +95,7 @@ def _leucocyte(rng: np.random.Generator, layers: np.ndarray, size: float) -> Non
         start = rng.uniform(0, 2 * np.pi)
         for k in range(lobes):
             at = start + k * rng.uniform(0.9, 1.3)
-            spot = _blob(
-                rng, n, r * rng.uniform(0.26, 0.38), 0.12, soft, 0.42 * r * np.cos(at), 0.42 * r * np.sin(at)
-            )
+            spot = _blob(rng, n, r * rng.uniform(0.26, 0.38), 0.12, soft, 0.42 * r * np.cos(at), 0.42 * r * np.sin(at))
             nucleus = np.maximum(nucleus, spot)
         grains = np.clip(1 + 0.4 * smooth_noise(rng, body.shape, max(8, n // 3)), 0, 2)
         eosinophil = rng.random() < 0.15

@@ -54,9 +54,7 @@ def rounded(outline: Outline, softness: float) -> Outline:
     return np.stack([z.real, z.imag], axis=1)
 
 
-def wavy(
-    outline: Outline, rng: np.random.Generator, amount: float, lowest: int = 2, highest: int = 7
-) -> Outline:
+def wavy(outline: Outline, rng: np.random.Generator, amount: float, lowest: int = 2, highest: int = 7) -> Outline:
     """Return the outline with small random harmonics, so that nothing is a perfect ellipse."""
     k = np.arange(lowest, highest + 1)
     weights = amount * rng.standard_normal(len(k)) * np.exp(1j * rng.uniform(0, 2 * np.pi, len(k)))

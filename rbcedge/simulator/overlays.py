@@ -41,13 +41,9 @@ def with_arrow(view: View, rng: np.random.Generator) -> View:
     height, width = pixels.shape[:2]
     size = rng.uniform(0.03, 0.09) * width
     angle = rng.uniform(0, 2 * np.pi)
-    shape = (
-        np.array([[0, 0], [0.45, 0.2], [0.4, 0.09], [1, 0.07], [1, -0.07], [0.4, -0.09], [0.45, -0.2]]) * size
-    )
+    shape = np.array([[0, 0], [0.45, 0.2], [0.4, 0.09], [1, 0.07], [1, -0.07], [0.4, -0.09], [0.45, -0.2]]) * size
     c, s = np.cos(angle), np.sin(angle)
-    points = shape @ np.array([[c, s], [-s, c]]) + rng.uniform(
-        (0.1 * width, 0.1 * height), (0.9 * width, 0.9 * height)
-    )
+    points = shape @ np.array([[c, s], [-s, c]]) + rng.uniform((0.1 * width, 0.1 * height), (0.9 * width, 0.9 * height))
     colour = ((0, 240, 250), (0, 0, 0), (40, 40, 220), (250, 250, 250))[int(rng.integers(4))]
     cv2.fillPoly(pixels, [np.rint(points).astype(np.int32)], colour, cv2.LINE_AA)
     box = cv2.boundingRect(np.rint(points).astype(np.int32))

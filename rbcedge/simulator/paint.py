@@ -159,9 +159,7 @@ def _missing(
         return 0.25 * depth * _step(leaned, 0.8, 0.8)
     if member.style == "target":
         depth = float(np.clip(depth, 0.35, 0.8))
-        ring = _step(leaned, rng.uniform(0.28, 0.4), 0.25) * (
-            1 - _step(leaned, rng.uniform(0.62, 0.76), 0.25)
-        )
+        ring = _step(leaned, rng.uniform(0.28, 0.4), 0.25) * (1 - _step(leaned, rng.uniform(0.62, 0.76), 0.25))
         return np.asarray(depth * ring)
     if member.style == "slit":
         depth = float(np.clip(depth + 0.15, 0.4, 0.9))

@@ -215,9 +215,7 @@ class _Board:
                 return self._commit(number, specimen, label, at, dx, dy)
         return None
 
-    def _free_spot(
-        self, rng: np.random.Generator, mask: np.ndarray, dx: int, dy: int
-    ) -> tuple[int, int] | None:
+    def _free_spot(self, rng: np.random.Generator, mask: np.ndarray, dx: int, dy: int) -> tuple[int, int] | None:
         h, w = mask.shape
         x, y = (int(v) for v in rng.integers(self.side, 2 * self.side, 2))
         apart = self.slide.gap + 1
@@ -228,9 +226,7 @@ class _Board:
                 return None
         return x, y
 
-    def _slide_in(
-        self, rng: np.random.Generator, mask: np.ndarray, dx: int, dy: int
-    ) -> tuple[int, int] | None:
+    def _slide_in(self, rng: np.random.Generator, mask: np.ndarray, dx: int, dy: int) -> tuple[int, int] | None:
         """Push the specimen towards a neighbour until they just meet."""
         h, w = mask.shape
         cx, cy, r = self.discs[int(rng.integers(len(self.discs)))]
@@ -276,9 +272,7 @@ class _Board:
             top + self.y0 + moments["m01"] / moments["m00"],
         )
         origin = (at[0] + self.x0, at[1] + self.y0)
-        return Thing(
-            number, specimen, origin, label, left + self.x0, top + self.y0, int(moments["m00"]), centre
-        )
+        return Thing(number, specimen, origin, label, left + self.x0, top + self.y0, int(moments["m00"]), centre)
 
     def _take(self, mask: np.ndarray, x: int, y: int) -> None:
         h, w = mask.shape

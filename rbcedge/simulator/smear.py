@@ -124,9 +124,7 @@ class Smear:
         m = self._camera.margin(focus, motion)
         light, labels, nearby = self._window(left - m, top - m, width + 2 * m, height + 2 * m)
         labels = np.ascontiguousarray(labels[m : m + height, m : m + width])
-        pixels = self._camera.expose(
-            light, (x - left, y - top), (width, height), focus, motion, exposure, noise_seed
-        )
+        pixels = self._camera.expose(light, (x - left, y - top), (width, height), focus, motion, exposure, noise_seed)
         objects = _objects(nearby, labels, left, top)
         return View(pixels, labels, objects, _debris(nearby, left, top, width, height), x, y)
 
@@ -189,9 +187,7 @@ class Smear:
                 return _NOTHING
         return self._contents.fetch((column, row), lambda: fill_tile(self.slide, column, row, self.contents))
 
-    def _window(
-        self, left: int, top: int, width: int, height: int
-    ) -> tuple[np.ndarray, np.ndarray, list[Contents]]:
+    def _window(self, left: int, top: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray, list[Contents]]:
         side = self.slide.tile
         light = np.empty((height, width, 3), np.uint8)
         labels = np.empty((height, width), np.int32)
@@ -254,9 +250,7 @@ class Smear:
         side = layers.shape[1]
         if not (x0 - r <= spot.x <= x0 + side + r and y0 - r <= spot.y <= y0 + side + r):
             return
-        _add(
-            layers, paint_debris(spot.kind, spot.size, spot.seed, self.look), spot.x - r - x0, spot.y - r - y0
-        )
+        _add(layers, paint_debris(spot.kind, spot.size, spot.seed, self.look), spot.x - r - x0, spot.y - r - y0)
 
     def _plasma(self, column: int, row: int) -> np.ndarray:
         """Return the uneven background of a tile, (S, S) float32 optical density."""
@@ -318,9 +312,7 @@ def _objects(nearby: list[Contents], labels: np.ndarray, left: int, top: int) ->
                 if area == 0:
                     continue
             whole = box[0] > 0 and box[1] > 0 and box[0] + box[2] < width and box[1] + box[3] < height
-            rows.append(
-                (thing.id, thing.specimen.code, *thing.centre, *box, area, whole, len(thing.specimen.members))
-            )
+            rows.append((thing.id, thing.specimen.code, *thing.centre, *box, area, whole, len(thing.specimen.members)))
     rows.sort()
     table = np.array(rows, np.float64).reshape(-1, 11)
     return Objects(

@@ -81,9 +81,7 @@ def _diameter(rng: np.random.Generator, composition: Composition) -> float:
     return float(np.clip(rng.normal(1.0, composition.size_spread), 0.8, 1.25))
 
 
-def _single(
-    rng: np.random.Generator, name: str, composition: Composition, cell_px: float, direction: float
-) -> Member:
+def _single(rng: np.random.Generator, name: str, composition: Composition, cell_px: float, direction: float) -> Member:
     d = _diameter(rng, composition)
     style, density = "disc", float(np.exp(rng.normal(0, 0.09)))
     azure = float(rng.uniform(0.05, 0.18)) if rng.random() < 0.03 else 0.0
@@ -151,9 +149,7 @@ def _overlapping(
         for _ in range(40):
             anchor, at = placed[int(rng.integers(len(placed)))]
             angle = rng.uniform(0, 2 * np.pi)
-            reach = np.sqrt(outlines.area(anchor.outline) / np.pi) + np.sqrt(
-                outlines.area(cell.outline) / np.pi
-            )
+            reach = np.sqrt(outlines.area(anchor.outline) / np.pi) + np.sqrt(outlines.area(cell.outline) / np.pi)
             centre = at + reach * rng.uniform(0.42, 0.96) * np.array([np.cos(angle), np.sin(angle)])
             mask = _fill(cell.outline + centre, side)
             size = np.count_nonzero(mask)
