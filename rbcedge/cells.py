@@ -69,7 +69,7 @@ class Cells:
     @property
     def classified(self) -> NDArray[np.bool_]:
         """(N,) bool: rows that have probabilities."""
-        known: NDArray[np.bool_] = ~np.isnan(self.probabilities).any(axis=1)
+        known: NDArray[np.bool_] = np.asarray(~np.isnan(self.probabilities).any(axis=1))
         return known
 
     @property

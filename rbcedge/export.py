@@ -14,7 +14,7 @@ from typing import TextIO
 
 from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Gap
-from rbcedge.store import CellRow, FieldRow, Record
+from rbcedge.record import CellRow, FieldRow, Record
 from rbcedge.summary import Summary, summarise
 
 FILES = ("cells.csv", "fields.csv", "summary.json")

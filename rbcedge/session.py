@@ -12,9 +12,8 @@ loses no cell and at most a second of this bookkeeping.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -34,6 +33,7 @@ from rbcedge.field import Field
 from rbcedge.frame import Frame, Gap
 from rbcedge.pipeline.base import Pipeline
 from rbcedge.sinks.base import Sink, Start, State, Status, Update
+from rbcedge.sinks.together import Sinks
 from rbcedge.sources.base import Source
 from rbcedge.store import Store
 from rbcedge.timing import Rate, Stages, timed
@@ -84,7 +84,7 @@ def run(
         The source or the store failed. What was recorded before is kept, and the record says what failed
         where that can still be written.
     """
-    count = _Count(source, pipeline, gate, ledger, scheme, store, _Sinks(sinks, store), start)
+    count = _Count(source, pipeline, gate, ledger, scheme, store, Sinks(sinks, store.warn), start)
     # A source may be waiting for a picture that never comes: closing it from another thread ends the wait.
     closer = Thread(target=_close_when, args=(stop, source), name="rbcedge-stop", daemon=True)
     closer.start()
@@ -163,7 +163,7 @@ class _Count:
         ledger: Ledger | None,
         scheme: Scheme,
         store: Store,
-        sinks: _Sinks,
+        sinks: Sinks,
         start: Start,
     ) -> None:
         self._source, self._pipeline, self._gate, self._ledger = source, pipeline, gate, ledger
@@ -402,52 +402,3 @@ class _Count:
             elapsed_s=perf_counter() - self._begun_s,
             timing_ms=self._timings(),
         )
-
-
-class _Sinks:
-    """The sinks that still work, and the warnings of the run."""
-
-    def __init__(self, sinks: Sequence[Sink], store: Store) -> None:
-        self._sinks, self._store = list(sinks), store
-        self.warnings: tuple[str, ...] = ()
-        self._kinds: set[str] = set()
-
-    def warn(self, texts: Sequence[str]) -> None:
-        """Record warnings, each once however often it comes and whatever figures stand in it."""
-        for text in texts:
-            kind = re.sub(r"[0-9.]+", "0", text)
-            if kind not in self._kinds:
-                self._kinds.add(kind)
-                self.warnings = (*self.warnings, text)
-                self._store.warn(text)
-
-    def each(self, call: Callable[[Sink], None]) -> None:
-        """Call every sink; one that fails is named in a warning and left out from then on."""
-        for sink in list(self._sinks):
-            try:
-                call(sink)
-            except Exception as error:
-                self._sinks.remove(sink)
-                self._close(sink)
-                self.warn([f"{sink.name}: stopped, the count went on ({_reason(error)})."])
-
-    def close(self) -> None:
-        """Close every sink, whatever the others do. A second call finds none."""
-        while self._sinks:
-            sink = self._sinks.pop()
-            try:
-                sink.close()
-            except Exception as error:
-                self.warn([f"{sink.name}: not finished ({_reason(error)})."])
-
-    @staticmethod
-    def _close(sink: Sink) -> None:
-        # What failed is known already.
-        with suppress(Exception):
-            sink.close()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return " ".join(str(error).split()) or type(error).__name__

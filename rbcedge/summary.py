@@ -13,7 +13,7 @@ from rbcedge.counting.differential import Differential, Tally, differential
 from rbcedge.counting.flags import flags
 from rbcedge.counting.grading import Scheme, Steps
 from rbcedge.frame import Gap
-from rbcedge.store import CellRow, Record, SessionRow, Setup
+from rbcedge.record import CellRow, Record, SessionRow, Setup
 
 SCHEMA = 1
 _BATCH = 4096

@@ -20,9 +20,10 @@ from rbcedge.counting.quality import Gate
 from rbcedge.errors import RbcedgeError
 from rbcedge.export import export
 from rbcedge.frame import Frame, Gap
+from rbcedge.record import Record, Setup
 from rbcedge.session import run
 from rbcedge.sinks.base import Start, Status, Update
-from rbcedge.store import Record, Setup, Store
+from rbcedge.store import Store
 
 
 class Seen:

@@ -17,7 +17,8 @@ from rbcedge.counting.grading import icsh_2015
 from rbcedge.errors import RbcedgeError, UsageError
 from rbcedge.export import export
 from rbcedge.frame import Frame, Gap
-from rbcedge.store import Record, Setup, Store
+from rbcedge.record import Record, Setup
+from rbcedge.store import Store
 from rbcedge.summary import scheme, summarise
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)

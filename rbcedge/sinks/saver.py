@@ -31,7 +31,8 @@ class Saver:
 
     <name> is the picture's path without its suffix, sub-folders kept; for live sources and videos the
     source's name and the number of the field. Masks are 0 and 255 and of exactly the picture's size. Crops
-    are what the classifier saw.
+    are cut out as for the classifier, ``crop_px`` wide at native scale and black outside the cell, but in the
+    picture's own colours: not flat-fielded.
 
     Parameters
     ----------
