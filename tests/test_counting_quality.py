@@ -176,6 +176,16 @@ def test_a_few_large_cells_are_no_proof_of_overlaps() -> None:
     assert Gate(sharpness=0, contrast=-1).judge(field).reason != "too many overlaps"
 
 
+def test_cells_of_another_size_than_the_networks_know() -> None:
+    field = discs(60)
+    native = float(np.median(field.cells.diameters[~field.cells.on_border]))
+    assert Gate(diameter_px=native).judge(field).countable
+    assert Gate(diameter_px=0.75 * native).judge(field).countable
+    for factor in (0.4, 2.6):
+        assert Gate(diameter_px=factor * native).judge(field).reason == "wrong magnification"
+        assert Gate(diameter_px=factor * native).judge(replace(field, scale=factor)).reason != "wrong magnification"
+
+
 def test_every_reason_is_known() -> None:
     assert len(set(REASONS)) == len(REASONS)
     assert {"moving", "blurred", "too dark", "too bright", "too dense", "too sparse"} < set(REASONS)

@@ -127,13 +127,14 @@ def run(
     from rbcedge.engines.loading import load_engines
     from rbcedge.export import export
     from rbcedge.pipeline.host import HostPipeline
+    from rbcedge.record import Setup
     from rbcedge.session import run as run_session
     from rbcedge.sinks.base import Start
     from rbcedge.sinks.terminal import Screen
     from rbcedge.sinks.view import final, opening
     from rbcedge.sources import open_source
     from rbcedge.stopping import stopping
-    from rbcedge.store import Setup, Store
+    from rbcedge.store import Store
 
     console = Screen(highlight=False, quiet=quiet)
     segmenter, classifier = load_engines(networks, engine, precision, threads)
@@ -163,7 +164,7 @@ def run(
                 run_session(
                     opened,
                     pipeline,
-                    Gate(),
+                    Gate(diameter_px=networks.diameter_px),
                     ledger,
                     scheme,
                     store,

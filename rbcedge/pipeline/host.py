@@ -130,8 +130,8 @@ class HostPipeline:
 
     def _magnification(self, frame: Frame) -> float:
         seen = self._measured.setdefault(frame.size, [])
-        scale, cells = magnification.combine(seen)
-        if cells >= magnification.ENOUGH:
+        scale, cells = magnification.believed(seen, self.bundle.um_per_px)
+        if cells >= magnification.ENOUGH and magnification.plausible(self.bundle.um_per_px * scale):
             return scale
 
         def measure(at: float) -> tuple[float, int]:
@@ -141,7 +141,7 @@ class HostPipeline:
         guess = magnification.guess_diameter(frame.pixels, self._illumination)
         seen.append(magnification.settle(guess, self.bundle.diameter_px, measure))
         del seen[:-20]
-        return magnification.combine(seen)[0]
+        return magnification.believed(seen, self.bundle.um_per_px)[0]
 
     def _temper(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply the bundle's temperature and make rows sum to 1 (integer outputs only nearly do)."""

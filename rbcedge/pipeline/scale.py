@@ -17,6 +17,8 @@ ENOUGH = 40
 NEAR_ONE = 0.12
 #: µm per source px that 40x to 100x objectives and common cameras give.
 PLAUSIBLE_UM_PER_PX = (0.03, 0.4)
+#: Least and largest scale that is tried or believed: beyond, specks would be enlarged to cells.
+LIMITS = (0.05, 4.0)
 
 
 def typical_diameter(cells: Cells) -> tuple[float, int]:
@@ -56,7 +58,7 @@ def guess_diameter(pixels: NDArray[np.uint8], illumination: Illumination | None 
         return 0.0
     d = np.sort(cells.diameters[round_enough])
     weight = np.cumsum(d**2)
-    return float(d[np.searchsorted(weight, weight[-1] / 2)]) / shrink
+    return float(d[np.searchsorted(weight, weight[-1] / 2)]) / float(shrink)
 
 
 def settle(
@@ -77,29 +79,38 @@ def settle(
     Returns
     -------
     scale : float
-        native / diameter; 1 where nothing can be measured.
+        native / diameter, within `LIMITS`; 1 where nothing can be measured.
     cells : int
         How many cells speak for it.
     """
-    scale = native / guess if guess > 0 else 1.0
+    scale = _limited(native / guess) if guess > 0 else 1.0
     best = (1.0, 0)
     for _ in range(rounds):
-        scale = float(np.clip(scale, 0.05, 4.0))
         diameter, count = measure(scale)
         if count == 0:
             break
-        best = (native / diameter, count)
+        best = (_limited(native / diameter), count)
         if abs(np.log(best[0] / scale)) < 0.06:
             break
         scale = best[0]
     return best
 
 
+def _limited(scale: float) -> float:
+    return min(max(scale, LIMITS[0]), LIMITS[1])
+
+
+def plausible(um_per_px: float) -> bool:
+    """Whether a 40x to 100x objective gives this pixel size."""
+    low, high = PLAUSIBLE_UM_PER_PX
+    return low <= um_per_px <= high
+
+
 def warning(um_per_px: float) -> str:
     """Return a warning in words where no 40x to 100x objective gives this pixel size, else ""."""
-    low, high = PLAUSIBLE_UM_PER_PX
-    if low <= um_per_px <= high:
+    if plausible(um_per_px):
         return ""
+    low, high = PLAUSIBLE_UM_PER_PX
     return (
         f"The cells look as if a pixel were {um_per_px:.2f} µm; with a 40x to 100x objective it is {low} to {high}. "
         "Check the objective, or give --um-per-px."
@@ -115,3 +126,9 @@ def combine(scales: Sequence[tuple[float, int]]) -> tuple[float, int]:
     passed = np.cumsum([n for _, n in known])
     middle = known[int(np.searchsorted(passed, total / 2))][0]
     return (1.0 if abs(np.log(middle)) < NEAR_ONE else middle), int(total)
+
+
+def believed(scales: Sequence[tuple[float, int]], native_um_per_px: float) -> tuple[float, int]:
+    """`combine` measurements; those that no objective gives (noise, a field out of focus) only where all are so."""
+    good = [(s, n) for s, n in scales if n > 0 and plausible(native_um_per_px * s)]
+    return combine(good or scales)
