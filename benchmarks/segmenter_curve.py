@@ -24,7 +24,8 @@ from rbcedge.convert.tflite import convert, write
 from rbcedge.training.lessons import load
 from rbcedge.training.networks import unet
 from rbcedge.training.segmentation_scores import Overlap, compare
-from rbcedge.training.segmenter import read_weights, train
+from rbcedge.training.segmenter import train
+from rbcedge.training.weights import read_weights
 
 from rbcedge.cells import components
 from rbcedge.engines.litert import LiteRTEngine

@@ -71,6 +71,8 @@ class Bundle:
         Side of the classifier's input, native px (the paper: 80).
     small_crop_px : int
         Smaller side on which cells that fit are classified at less cost; equal to `crop_px` where there is none.
+    rim_px : int
+        Background shown around a cell in its crop, native px.
     mask_threshold : float
         A pixel is cell where the segmenter's probability is at least this.
     confidence_threshold : float
@@ -94,6 +96,7 @@ class Bundle:
     segmenter_scale: float
     crop_px: int
     small_crop_px: int
+    rim_px: int
     mask_threshold: float
     confidence_threshold: float
     temperature: float
@@ -138,7 +141,7 @@ def load(folder: Path, check_files: bool = True) -> Bundle:
     except OSError as e:
         raise RbcedgeError(
             f"{folder} is not a bundle: {path.name} cannot be read ({e.strerror}). "
-            "Give --bundle a folder made by 'rbcedge convert', or leave it out for the default."
+            "Give --bundle a folder with a manifest.json and its networks, or leave it out for the default."
         ) from e
     try:
         bundle = _parse(folder, json.loads(raw), hashlib.sha256(raw).hexdigest())
@@ -204,6 +207,7 @@ def _parse(folder: Path, m: dict[str, Any], sha256: str) -> Bundle:
         segmenter_scale=float(m["segmenter"]["scale"]),
         crop_px=int(m["classifier"]["crop_px"]),
         small_crop_px=int(m["classifier"].get("small_crop_px", m["classifier"]["crop_px"])),
+        rim_px=int(m["classifier"].get("rim_px", 0)),
         mask_threshold=float(m["segmenter"]["threshold"]),
         confidence_threshold=float(m["classifier"]["confidence_threshold"]),
         temperature=float(m["classifier"]["temperature"]),
@@ -215,6 +219,8 @@ def _parse(folder: Path, m: dict[str, Any], sha256: str) -> Bundle:
         raise ValueError("scale must be positive")
     if not 16 <= bundle.small_crop_px <= bundle.crop_px:
         raise ValueError("small_crop_px must lie between 16 and crop_px")
+    if not 0 <= bundle.rim_px <= 16:
+        raise ValueError("rim_px must lie between 0 and 16")
     if not (0 < bundle.mask_threshold < 1 and 0 <= bundle.confidence_threshold < 1 and bundle.temperature > 0):
         raise ValueError("thresholds must lie between 0 and 1, the temperature above 0")
     return bundle

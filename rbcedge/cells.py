@@ -159,6 +159,12 @@ def fill(binary: Mask) -> Mask:
     return filled
 
 
+def rim_kernel(px: int) -> Mask:
+    """Structuring element that grows a mask by `px` in every direction."""
+    kernel: Mask = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * px + 1, 2 * px + 1))
+    return kernel
+
+
 def crops(
     pixels: NDArray[np.uint8],
     labels: NDArray[np.int32],
@@ -166,11 +172,12 @@ def crops(
     rows: NDArray[np.intp],
     scale: float = 1.0,
     side: int = 80,
+    rim: int = 0,
 ) -> NDArray[np.uint8]:
     """Cut cells out on black, as the classifier wants them (paper, section 4.1: crops 80x80, other cells zeroed).
 
     A fixed square of `side` px at native scale around the centre of the component's box, never stretched;
-    pixels outside this component and beyond the picture's edge are zero.
+    pixels farther than `rim` from this component, on another one, or beyond the picture's edge are zero.
 
     Parameters
     ----------
@@ -185,6 +192,8 @@ def crops(
         Native px per source px; the window is `side / scale` source px wide.
     side : int
         Side of a crop in native px.
+    rim : int
+        Background shown around the cell, native px.
 
     Returns
     -------
@@ -193,22 +202,30 @@ def crops(
     out = np.zeros((len(rows), side, side, 3), np.uint8)
     h, w = labels.shape
     window = max(1, round(side / scale))
+    # At another scale a little more is looked at, so that no black is mixed into what is shown.
+    reach = rim if window == side else int(np.ceil(rim / scale)) + 2
+    kernel = rim_kernel(rim) if rim else None
     for k, row in enumerate(rows):
         bx, by, bw, bh = (int(v) for v in cells.boxes[row])
         x0, y0 = bx + bw // 2 - window // 2, by + bh // 2 - window // 2
-        # Only the component's own box can be non-zero; a little around it is needed where it is rescaled.
-        rim = 0 if window == side else 2
-        xa, ya = max(bx - rim, x0, 0), max(by - rim, y0, 0)
-        xb, yb = min(bx + bw + rim, x0 + window, w), min(by + bh + rim, y0 + window, h)
-        own = (labels[ya:yb, xa:xb] == row + 1).view(np.uint8)
+        # Only the component's own box and what is near to it can be non-zero.
+        xa, ya = max(bx - reach, x0, 0), max(by - reach, y0, 0)
+        xb, yb = min(bx + bw + reach, x0 + window, w), min(by + bh + reach, y0 + window, h)
+        part = labels[ya:yb, xa:xb]
+        own = (part == row + 1).view(np.uint8)
+        other = (part > 0) & (own == 0)
         at = (slice(ya - y0, yb - y0), slice(xa - x0, xb - x0))
         if window == side:
-            cv2.copyTo(pixels[ya:yb, xa:xb], own, out[k][at])
+            shown = own if kernel is None else cv2.dilate(own, kernel)
+            shown[other] = 0
+            cv2.copyTo(pixels[ya:yb, xa:xb], shown, out[k][at])
             continue
-        square, mask = np.zeros((window, window, 3), np.uint8), np.zeros((window, window), np.uint8)
-        square[at], mask[at] = pixels[ya:yb, xa:xb], own * np.uint8(255)
-        # The outline is cut after scaling, so that no black is mixed into the cell's edge.
+        square, mask = np.zeros((window, window, 3), np.uint8), np.zeros((2, window, window), np.uint8)
+        square[at], mask[0][at], mask[1][at] = pixels[ya:yb, xa:xb], own * np.uint8(255), other * np.uint8(255)
+        # The outline is cut after scaling, for the same reason.
         method = cv2.INTER_AREA if window > side else cv2.INTER_LINEAR
-        mask = cv2.resize(mask, (side, side), interpolation=method)
-        cv2.copyTo(cv2.resize(square, (side, side), interpolation=method), mask & 128, out[k])
+        inner, outer = (cv2.resize(m, (side, side), interpolation=method) & 128 for m in mask)
+        shown = inner if kernel is None else cv2.dilate(inner, kernel)
+        shown[outer > 0] = 0
+        cv2.copyTo(cv2.resize(square, (side, side), interpolation=method), shown, out[k])
     return out

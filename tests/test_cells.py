@@ -103,3 +103,34 @@ def test_best_and_confidence_wait_for_classification() -> None:
     assert named.best.tolist() == [-1, 5, -1]
     assert named.classified.tolist() == [False, True, False]
     assert not cells.classified.any()
+
+
+def test_a_rim_shows_background_but_neither_neighbours_nor_beyond_the_edge() -> None:
+    pixels, labels, cells = _two_cells()
+    plain = crops(pixels, labels, cells, np.array([0]), side=80)[0]
+    rimmed = crops(pixels, labels, cells, np.array([0]), side=80, rim=5)[0]
+    x, y, w, h = cells.boxes[0]
+    shown = np.zeros(labels.shape, bool)
+    shown[y - 5 : y + h + 5, x - 5 : x + w + 5] = True
+    top, left = y + h // 2 - 40, x + w // 2 - 40
+    for r in range(80):
+        for c in range(80):
+            py, px = r + top, c + left
+            if not (0 <= py < 60 and 0 <= px < 100):
+                assert not rimmed[r, c].any()
+            elif labels[py, px] == 1:
+                np.testing.assert_array_equal(rimmed[r, c], plain[r, c])
+            elif labels[py, px] > 1 or not shown[py, px]:
+                assert not rimmed[r, c].any()
+    assert rimmed[40, 40 - w // 2 - 5].any()
+    assert not rimmed[40, 40 - w // 2 - 6].any()
+
+
+def test_a_rim_keeps_its_width_at_another_scale() -> None:
+    yy, xx = np.mgrid[:200, :200]
+    mask = ((xx - 100) ** 2 + (yy - 100) ** 2 < 30**2).astype(np.uint8)
+    pixels = np.full((200, 200, 3), 180, np.uint8)
+    labels, cells = components(mask, 8)
+    out = crops(pixels, labels, cells, np.array([0]), 0.5, rim=3)[0]
+    assert (out[..., 0] > 0).sum() == pytest.approx(np.pi * 18**2, rel=0.06)
+    assert out[out > 0].min() == 180

@@ -7,15 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from rbcedge.errors import RbcedgeError
-from rbcedge.simulator import Composition, Look, render_field
 from rbcedge.training.classifier import Draw, batches
-from rbcedge.training.crops import Cut, centred, cut, fits, overlap, present
+from rbcedge.training.crops import RIM, Cut, centred, cut, fits, overlap, present
 from rbcedge.training.datasets import chula
 from rbcedge.training.lessons import CODES, classes_of, load, prepare_simulated
 from rbcedge.training.segmenter import sample, target
 from rbcedge.training.teacher import part, teach, trust
+
+from rbcedge.errors import RbcedgeError
+from rbcedge.simulator import Composition, Look, render_field
 
 CHULA = Path(__file__).parents[2] / "shared" / "data" / "chula-rbc-12"
 
@@ -188,11 +188,24 @@ def test_presented_crops_are_centred_on_black(cuts: list[Cut]) -> None:
 
 def test_fits_says_whether_the_small_square_holds_all() -> None:
     own = np.zeros((112, 112), np.uint8)
-    own[40:70, 30:86] = 1
+    own[40:70, 33:83] = 1
+    others = np.zeros_like(own)
     pixels = np.full((112, 112, 3), 9, np.uint8)
-    assert fits(centred(pixels, own, 80), 56)
-    own[50, 29] = 1
-    assert not fits(centred(pixels, own, 80), 56)
+    assert fits(centred(pixels, own, others, 80), 56)
+    own[50, 32] = 1
+    assert not fits(centred(pixels, own, others, 80), 56)
+
+
+def test_a_crop_shows_its_rim_but_no_other_cell() -> None:
+    own, others = np.zeros((2, 112, 112), np.uint8)
+    own[40:70, 40:70] = 1
+    others[40:70, 72:90] = 1
+    crop = centred(np.full((112, 112, 3), 9, np.uint8), own, others, 80)[..., 0]
+    # The box is centred on px 55, which is the crop's px 40.
+    assert crop[40, 40 - 15 - RIM] == 9
+    assert crop[40, 40 - 16 - RIM] == 0
+    assert crop[40, 56] == 9
+    assert crop[40, 57] == 0
 
 
 def test_batches_come_in_both_sizes_with_every_class(cuts: list[Cut]) -> None:
@@ -201,7 +214,7 @@ def test_batches_come_in_both_sizes_with_every_class(cuts: list[Cut]) -> None:
     for _ in range(16):
         x, y = next(stream)
         assert x.dtype == np.float32
-        assert 0 <= x.min()
+        assert x.min() >= 0
         assert x.max() <= 1
         shapes.add(x.shape)
         seen |= set(y.tolist())

@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rbcedge.training import schedule
 from rbcedge.training.crops import Cut, fits, overlap, present
 from rbcedge.training.lessons import CODES
 from rbcedge.training.networks import efficientnet
-from rbcedge.training.segmenter import read_weights, write_weights
+from rbcedge.training.weights import read_weights, write_weights
 
 #: Share of drawn cells that are real (the rest is simulated); overlapped cells are also made of real single ones.
 REAL = {"NOR": 0.92, "OTH": 0.9, "OVA": 0.9, "BUR": 0.75, "FRA": 0.75, "TEA": 0.6, "TWO": 0.4, "THR": 0.3}
@@ -21,7 +23,7 @@ MADE_UP = {"TWO": 0.4, "THR": 0.45}
 
 
 class Draw:
-    """Draws training crops: classes by the square root of their number, each cell changed at random."""
+    """Draws training crops: classes by a root of their number, each cell changed at random."""
 
     def __init__(self, real: Sequence[Cut], simulated: Sequence[Cut]) -> None:
         self._real = [[c for c in real if c.code == i] for i in range(len(CODES))]
@@ -31,7 +33,7 @@ class Draw:
         for c in singles:
             self._by_field.setdefault(c.field, []).append(c)
         self._fields = [f for f, cells in self._by_field.items() if len(cells) >= 4]
-        share = np.sqrt([max(len(cells), 50) for cells in self._real])
+        share = np.array([max(len(cells), 50) for cells in self._real]) ** 0.7
         self.share: NDArray[np.float64] = share / share.sum()
 
     def one(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
@@ -79,7 +81,8 @@ def train(
     real: Sequence[Cut],
     simulated: Sequence[Cut],
     out: Path,
-    steps: int = 3500,
+    steps: int = 2600,
+    settle: float = 0.5,
     batch: int = 64,
     small: int = 56,
     weights: str | Path = "imagenet",
@@ -89,8 +92,10 @@ def train(
 ) -> None:
     """Train EfficientNetB0; interrupted, it goes on from its last checkpoint in `out`.
 
-    AdamW with warm-up and cosine decay, label smoothing, and an exponential average of the weights, which is
-    what is kept, in ``out/weights.npz``.
+    AdamW with warm-up and one cosine decay, label smoothing, and an exponential average of the weights, which is
+    what is kept, in ``out/weights.npz``. After the share `settle` of the steps batch norm is measured over both
+    crop sides and then held fixed: a batch has crops of one side only, so its own statistics would differ from
+    what the network meets at the microscope.
     """
     import keras
 
@@ -99,35 +104,55 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     (out / "network.json").write_text(json.dumps({"small": small}))
     model = efficientnet(len(CODES), weights, None)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        1e-5, steps - 300, alpha=0.003, warmup_target=rate, warmup_steps=300
-    )
-    model.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=0.02, clipnorm=1.0),
-        keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
-    )
-    state = out / "state.weights.h5"
-    done = 0
-    if state.exists():
-        model.train_on_batch(np.zeros((2, 56, 56, 3), np.float32), np.eye(len(CODES), dtype=np.float32)[:2])
-        model.load_weights(state)
-        done = int((out / "step").read_text())
-    average = read_weights(out / "weights.npz") if done else [w.copy() for w in model.get_weights()]
+    state, turn = out / "state.weights.h5", round(settle * steps)
+    done = int((out / "step").read_text()) if state.exists() else 0
     stream = batches(Draw(real, simulated), seed, batch, small, done)
     eye = np.eye(len(CODES), dtype=np.float32)
-    running = 0.0
+    running, average = 0.0, [w.copy() for w in model.get_weights()]
+
+    def compile_(frozen: bool) -> None:
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = not frozen
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
+        model.compile(keras.optimizers.AdamW(rate, weight_decay=0.02, clipnorm=1.0), loss)
+
+    compile_(done > turn)
+    if done:
+        model.load_weights(state, skip_mismatch=False)
+        average = read_weights(out / "weights.npz")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, stream)
         for step in range(done, steps):
             x, y = waiting.result()
+            if step == turn:
+                measure_norm(model, [next(stream)[0] for _ in range(40)])
+                compile_(True)
+                average = [w.copy() for w in model.get_weights()]
             waiting = pool.submit(next, stream)
+            since = step - (turn if step >= turn else 0)
+            model.optimizer.learning_rate = schedule.rate(step, steps, rate, since)
             value = float(model.train_on_batch(x, eye[y]))
             running = value if step == done else 0.98 * running + 0.02 * value
             if step % 10 == 0:
-                keep = min(0.97, 1 - 1 / (step / 10 + 1))
+                keep = min(0.97, 1 - 1 / (since / 10 + 1))
                 average = [keep * a + (1 - keep) * w for a, w in zip(average, model.get_weights(), strict=True)]
             if (step + 1) % 100 == 0 or step + 1 == steps:
                 print(f"step {step + 1}/{steps} loss {running:.4f}", flush=True)
                 model.save_weights(state)
                 write_weights(out / "weights.npz", average)
                 (out / "step").write_text(str(step + 1))
+
+
+def measure_norm(model: Any, pictures: Sequence[NDArray[np.float32]]) -> None:
+    """Set every batch norm's mean and variance to their average over batches, all counting alike."""
+    import keras
+
+    layers = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    usual = [x.momentum for x in layers]
+    for k, batch in enumerate(pictures):
+        for layer in layers:
+            layer.momentum = k / (k + 1)
+        model(batch, training=True)
+    for layer, momentum in zip(layers, usual, strict=True):
+        layer.momentum = momentum

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training import augment
 
+from rbcedge.cells import rim_kernel
 from rbcedge.pipeline.illumination import BACKGROUND
 
+#: Background shown around a cell, native px: masks are smoother than burr cells and shorter than thin tails.
+RIM = 3
 #: Side of the stored windows: room for a crop of 80 px that is turned.
 WINDOW = 112
 
@@ -27,6 +30,8 @@ class Cut:
         Red, green, blue after flat field.
     own : (WINDOW, WINDOW) uint8
         1 where this cell is.
+    others : (WINDOW, WINDOW) uint8
+        1 where other cells are.
     code : int
         Index into the codes.
     field : int
@@ -35,6 +40,7 @@ class Cut:
 
     pixels: NDArray[np.uint8]
     own: NDArray[np.uint8]
+    others: NDArray[np.uint8]
     code: int
     field: int
 
@@ -54,7 +60,8 @@ def cut(lessons: Iterable[dict[str, NDArray[Any]]], whole_only: bool = True) -> 
                 continue
             cx, cy = (x0 + x1 + 1) // 2, (y0 + y1 + 1) // 2
             at = (slice(cy, cy + WINDOW), slice(cx, cx + WINDOW))
-            out.append(Cut(pixels[at].copy(), (labels[at] == i + 1).astype(np.uint8), int(code), number))
+            own, others = labels[at] == i + 1, (labels[at] != i + 1) & (labels[at] > 0)
+            out.append(Cut(pixels[at].copy(), own.astype(np.uint8), others.astype(np.uint8), int(code), number))
     return out
 
 
@@ -105,7 +112,7 @@ def overlap(rng: np.random.Generator, cells: Sequence[Cut], code: int) -> Cut:
         both = (mask & own)[..., None] > 0
         heap = np.where(both, heap * pixels / BACKGROUND, np.where(mask[..., None] > 0, pixels, heap))
         own |= mask
-    return Cut(np.clip(heap, 0, 255).astype(np.uint8), own, code, cells[0].field)
+    return Cut(np.clip(heap, 0, 255).astype(np.uint8), own, np.zeros_like(own), code, cells[0].field)
 
 
 def present(rng: np.random.Generator, cell: Cut, strength: float = 1.0) -> NDArray[np.uint8]:
@@ -116,29 +123,34 @@ def present(rng: np.random.Generator, cell: Cut, strength: float = 1.0) -> NDArr
     m = augment.turn(rng, WINDOW, WINDOW, (0.88, 1.14))
     pixels = cv2.warpAffine(cell.pixels, m, (WINDOW, WINDOW), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     soft = cv2.warpAffine(cell.own * np.uint8(255), m, (WINDOW, WINDOW), flags=cv2.INTER_LINEAR)
+    others = cv2.warpAffine(cell.others, m, (WINDOW, WINDOW), flags=cv2.INTER_NEAREST)
     if rng.random() < 0.5:
         soft = cv2.GaussianBlur(soft, (0, 0), rng.uniform(0.7, 1.5))
     own = (soft > 255 * rng.choice([0.3, 0.5, 0.5, 0.7])).astype(np.uint8)
-    if rng.random() < 0.3:
-        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        own = cv2.dilate(own, cross) if rng.random() < 0.7 else cv2.erode(own, cross)
     # What lies outside of the crop need not be stained.
     x, y, w, h = cv2.boundingRect(own)
-    inner = (slice(max(y - 3, 0), y + h + 3), slice(max(x - 3, 0), x + w + 3))
+    inner = (slice(max(y - 6, 0), y + h + 6), slice(max(x - 6, 0), x + w + 6))
     pixels[inner] = augment.optics(rng, augment.stain(rng, pixels[inner], strength), strength)
-    return centred(pixels, own, 80, rng.integers(-1, 2, 2))
+    return centred(pixels, own, others, 80, rng.integers(-1, 2, 2))
 
 
 def centred(
-    pixels: NDArray[np.uint8], own: NDArray[np.uint8], side: int, shift: NDArray[np.int64] | tuple[int, int] = (0, 0)
+    pixels: NDArray[np.uint8],
+    own: NDArray[np.uint8],
+    others: NDArray[np.uint8],
+    side: int,
+    shift: NDArray[np.int64] | tuple[int, int] = (0, 0),
 ) -> NDArray[np.uint8]:
-    """Cut a square of `side` px around the centre of the box of `own`, zero outside of it."""
+    """Cut a square of `side` px around the centre of the box of `own`, with a rim of `RIM` px, zero outside of it."""
     x, y, w, h = cv2.boundingRect(own)
     x0, y0 = x + w // 2 - side // 2 + int(shift[0]), y + h // 2 - side // 2 + int(shift[1])
+    shown = cv2.dilate(own, rim_kernel(RIM)) & (others == 0)
     out = np.zeros((side, side, 3), np.uint8)
-    xa, ya, xb, yb = max(x, x0), max(y, y0), min(x + w, x0 + side), min(y + h, y0 + side)
+    height, width = own.shape
+    xa, ya = max(x - RIM, x0, 0), max(y - RIM, y0, 0)
+    xb, yb = min(x + w + RIM, x0 + side, width), min(y + h + RIM, y0 + side, height)
     if xb > xa and yb > ya:
-        cv2.copyTo(pixels[ya:yb, xa:xb], own[ya:yb, xa:xb], out[ya - y0 : yb - y0, xa - x0 : xb - x0])
+        cv2.copyTo(pixels[ya:yb, xa:xb], shown[ya:yb, xa:xb], out[ya - y0 : yb - y0, xa - x0 : xb - x0])
     return out
 
 

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.convert.bundle import build
-from rbcedge.training.crops import centred, cut
+from rbcedge.training.crops import RIM, centred, cut
 from rbcedge.training.lessons import CODES, load
 from rbcedge.training.networks import efficientnet, unet
-from rbcedge.training.segmenter import read_weights
+from rbcedge.training.weights import read_weights
 
 from rbcedge.bundle import Label
 
@@ -58,7 +58,7 @@ def calibration(
     for i in range(cells):
         pool = by_class[i % len(CODES)]
         c = pool[int(rng.integers(len(pool)))]
-        crops.append(centred(c.pixels, c.own, 80))
+        crops.append(centred(c.pixels, c.own, c.others, 80))
     order = rng.permutation(len(crops))
     return pictures, [np.stack([crops[int(i)] for i in order[k : k + BATCH]]) for k in range(0, cells, BATCH)]
 
@@ -124,9 +124,10 @@ def export(
                 "network": "EfficientNetB0",
                 "crop_px": 80,
                 "small_crop_px": small,
+                "rim_px": RIM,
                 "confidence_threshold": described.get("confidence_threshold", 0.5),
                 "temperature": described.get("temperature", 1.0),
-                "input": "RGB 0-255 after flat field, other cells and background zero",
+                "input": "RGB 0-255 after flat field, zero beyond a rim around the cell and on other cells",
             },
             "measured": described.get("measured", {}),
         },

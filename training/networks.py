@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from rbcedge.training.weights import read_weights
+
 from rbcedge.errors import RbcedgeError
 
 Upsampling = Literal["transpose", "paper"]
@@ -85,8 +87,8 @@ def efficientnet(
     ----------
     classes : int
     weights : "imagenet", "none" or a file
-        Where to start: ImageNet (downloaded by Keras; the paper's choice), random, or a `.weights.h5`/`.keras`
-        file of this network.
+        Where to start: ImageNet (downloaded by Keras; the paper's choice), random, or a file as `load_weights`
+        takes it.
     side : int or None
         Side of the input, px; None for any.
     batch : int or None
@@ -129,7 +131,7 @@ def efficientnet(
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Load a `.weights.h5` or `.keras` file into `model`.
+    """Load a `.npz`, `.weights.h5` or `.keras` file into `model`.
 
     Raises
     ------
@@ -143,6 +145,8 @@ def load_weights(model: Any, path: Path) -> None:
             import keras
 
             model.set_weights(keras.saving.load_model(path, compile=False).get_weights())
+        elif path.suffix == ".npz":
+            model.set_weights(read_weights(path))
         else:
             model.load_weights(path)
     except (ValueError, OSError, KeyError) as e:

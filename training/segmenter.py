@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rbcedge.training import augment
+from rbcedge.training import augment, schedule
 from rbcedge.training.networks import Upsampling, unet
+from rbcedge.training.weights import read_weights, write_weights
 
 Lesson = dict[str, NDArray[Any]]
 
@@ -120,10 +120,7 @@ def train(
     network = {"width": width, "depth": depth, "upsampling": upsampling, "scale": scale}
     (out / "network.json").write_text(json.dumps(network))
     model = unet(width, depth, upsampling, (side, side, 3))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        1e-5, steps - 200, alpha=0.005, warmup_target=2e-3, warmup_steps=200
-    )
-    model.compile(keras.optimizers.Adam(schedule, clipnorm=1.0), loss)
+    model.compile(keras.optimizers.Adam(2e-3, clipnorm=1.0), loss)
     state = out / "state.weights.h5"
     done = 0
     model.train_on_batch(np.zeros((batch, side, side, 3), np.float32), np.ones((batch, side, side, 2), np.float32))
@@ -150,6 +147,7 @@ def train(
         for step in range(done, steps):
             x, y = waiting.result()
             waiting = pool.submit(make, step + 1)
+            model.optimizer.learning_rate = schedule.rate(step, steps, 2e-3)
             value = float(model.train_on_batch(x, y))
             running = value if step == done else 0.98 * running + 0.02 * value
             if step % 10 == 0:
@@ -160,16 +158,3 @@ def train(
                 model.save_weights(state)
                 write_weights(out / "weights.npz", average)
                 (out / "step").write_text(str(step + 1))
-
-
-def write_weights(path: Path, weights: Sequence[NDArray[np.float32]]) -> None:
-    """Keep a network's weights, in order, as float32."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    np.savez(temporary, *[w.astype(np.float32) for w in weights])
-    temporary.replace(path)
-
-
-def read_weights(path: Path) -> list[NDArray[np.float32]]:
-    """Read what `write_weights` kept."""
-    with np.load(path) as z:
-        return [z[f"arr_{i}"] for i in range(len(z.files))]

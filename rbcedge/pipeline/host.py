@@ -87,10 +87,12 @@ class HostPipeline:
         assert self._illumination is not None
         pixels = self._illumination.apply(field.frame.pixels)
         cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-        small, large = self.bundle.small_crop_px, self.bundle.crop_px
-        fits = field.cells.boxes[rows, 2:].max(axis=1) * field.scale <= small
+        small, large, rim = self.bundle.small_crop_px, self.bundle.crop_px, self.bundle.rim_px
+        fits = field.cells.boxes[rows, 2:].max(axis=1) * field.scale + 2 * rim <= small
         groups = [(side, rows[which]) for side, which in ((small, fits), (large, ~fits)) if which.any()]
-        cut = [(group, crops(pixels, field.labels, field.cells, group, field.scale, side)) for side, group in groups]
+        cut = [
+            (group, crops(pixels, field.labels, field.cells, group, field.scale, side, rim)) for side, group in groups
+        ]
         middle = perf_counter()
         cells = field.cells
         for group, pictures in cut:
