@@ -292,6 +292,8 @@ def plain(e: sqlite3.Error) -> str:
     text = str(e)
     if "full" in text:
         return "the disk is full"
+    if "unable to open" in text or "readonly" in text:
+        return "the folder is read-only or not yours"
     if "not a database" in text or "malformed" in text or "no such table" in text:
         return f"it is damaged or not a session ({text})"
     return text

@@ -7,7 +7,7 @@ second and a commit takes about a millisecond on a solid-state disk, so the safe
 anyone would notice.
 
 A folder holds one session. A second run into the same folder is refused: counts are never overwritten or
-mixed.
+mixed. Where a run ended before its first field there is nothing to lose, and its folder can be used again.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ class Store:
     def __init__(self, folder: Path, setup: Setup) -> None:
         self.folder = folder
         self._path = folder / FILE
-        if self._path.exists():
-            raise UsageError(already_there(folder))
+        check_free(folder)
         try:
+            _discard(self._path)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise RbcedgeError(
-                f"The output folder {folder} cannot be made: {e.strerror}. Choose another with --out."
+                f"The output folder {folder} cannot be used: {e.strerror}. Choose another with --out."
             ) from e
         self._number = 0
         try:
@@ -267,9 +267,34 @@ def already_there(folder: Path) -> str:
 
 
 def check_free(folder: Path) -> None:
-    """Raise `UsageError` where `folder` already holds a session."""
-    if (folder / FILE).exists():
+    """Raise `UsageError` where `folder` holds fields of a session, or one is just being written there."""
+    path = folder / FILE
+    if path.exists() and not _without_fields(path):
         raise UsageError(already_there(folder))
+
+
+def _without_fields(path: Path) -> bool:
+    """Whether the record of a run that is over holds no field. False where that cannot be told for sure."""
+    try:
+        db = sqlite3.connect(path, isolation_level=None, timeout=0)
+    except sqlite3.Error:
+        return False
+    try:
+        # Only possible where nobody else has the file open: a run may be waiting for its first picture.
+        db.execute("PRAGMA journal_mode=DELETE")
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        if not tables:
+            return True
+        return "sessions" in tables and db.execute("SELECT 1 FROM fields LIMIT 1").fetchone() is None
+    except sqlite3.Error:
+        return False
+    finally:
+        db.close()
+
+
+def _discard(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _cell_values(

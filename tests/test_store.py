@@ -18,7 +18,7 @@ from rbcedge.errors import RbcedgeError, UsageError
 from rbcedge.export import export
 from rbcedge.frame import Frame, Gap
 from rbcedge.record import Record, Setup
-from rbcedge.store import Store
+from rbcedge.store import Store, check_free
 from rbcedge.summary import scheme, summarise
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
@@ -123,10 +123,51 @@ def test_schema_and_safety(tmp_path: Path) -> None:
 
 
 def test_an_occupied_folder_is_refused(tmp_path: Path) -> None:
-    Store(tmp_path / "out", setup(tmp_path)).close()
+    store = Store(tmp_path / "out", setup(tmp_path))
+    add(store, some_cells(2))
+    store.close()
     (tmp_path / "out-2").mkdir()
     with pytest.raises(UsageError, match=r"already holds the results of a run.*\n.*--out .*out-3"):
         Store(tmp_path / "out", setup(tmp_path))
+
+
+def test_a_folder_without_a_field_can_be_used_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    waiting = Store(out, setup(tmp_path))
+    waiting.warn("still waiting for a picture")
+    # Whoever has it open may be about to write.
+    with pytest.raises(UsageError):
+        check_free(out)
+    waiting.close()
+    check_free(out)
+    store = Store(out, setup(tmp_path))
+    add(store, some_cells(2))
+    store.close()
+    with Record(out) as record:
+        assert len(list(record.fields())) == 1
+        assert record.warnings() == []
+    with pytest.raises(UsageError):
+        check_free(out)
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0 but damaged", b"somebody's notes"])
+def test_what_is_not_a_record_is_never_removed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "session.db").write_bytes(content)
+    if content:
+        with pytest.raises(UsageError):
+            Store(tmp_path, setup(tmp_path))
+        assert (tmp_path / "session.db").read_bytes() == content
+    else:
+        # All that is left where the disk was full at the start.
+        Store(tmp_path, setup(tmp_path)).close()
+
+
+def test_a_database_of_something_else_is_never_removed(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "session.db")
+    db.execute("CREATE TABLE fields (a)")
+    db.close()
+    with pytest.raises(UsageError):
+        check_free(tmp_path)
 
 
 def test_a_field_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -15,13 +15,10 @@ from rbcedge.sources.options import SourceOptions
 from rbcedge.sources.quiet import hush
 from rbcedge.sources.video import Video
 
-ACCEPTED = """\
-  0, camera:0, /dev/video0, v4l2:///dev/video0    a camera (`rbcedge cameras` lists them)
-  film.mp4                                        a video file
-  field.png, a folder, 'slide/*.jpg'              pictures; several of these may be given
-  rtsp://..., http://..., https://...             a camera or a video on the network
-  gst:PIPELINE                                    a GStreamer pipeline
-  sim:, sim:?seed=1&burr=0.2&pan=raster           the simulated microscope"""
+ACCEPTED = (
+    "Accepted are pictures, folders, 'slide/*.jpg', a video, a camera (0 or /dev/video0), rtsp://..., http://..., "
+    "gst:PIPELINE, sim:"
+)
 
 
 def open_source(uris: str | Sequence[str], options: SourceOptions | None = None) -> Source:
@@ -44,7 +41,7 @@ def open_source(uris: str | Sequence[str], options: SourceOptions | None = None)
     """
     given = [uris] if isinstance(uris, str) else list(uris)
     if not given:
-        raise UsageError(f"no source was given. Accepted are:\n{ACCEPTED}")
+        raise UsageError(f"no source was given.\n{ACCEPTED}")
     options = SourceOptions() if options is None else options
     hush()
     openers = [(uri, _stream(uri)) for uri in given]
@@ -85,7 +82,7 @@ def _stream(uri: str) -> _Opener | None:
     }
     opener = known.get(scheme.lower())
     if opener is None and "://" in uri:
-        raise UsageError(f"{uri}: {scheme}:// is no source that is known. Accepted are:\n{ACCEPTED}")
+        raise UsageError(f"{uri}: {scheme}:// is no source that is known.\n{ACCEPTED}")
     return opener
 
 
@@ -145,7 +142,7 @@ def _files(given: Sequence[str]) -> Source:
             found += pictures
             videos += films
         else:
-            raise RbcedgeError(f"{uri}: no such file or folder. Accepted are:\n{ACCEPTED}")
+            raise RbcedgeError(f"{uri}: no such file or folder.\n{ACCEPTED}")
     if videos and (found or len(videos) > 1):
         raise UsageError(f"{videos[0]}: a video is a source on its own; several sources can only be pictures")
     if videos:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
@@ -80,6 +80,9 @@ class Video:
         first = self._next() if self._capture.isOpened() else None
         if first is None:
             self._capture.release()
+            path = Path(target)
+            if path.is_file() and path.stat().st_size == 0:
+                raise RbcedgeError(f"{target}: empty file (0 bytes)")
             raise RbcedgeError(f"{target}: cannot be read as a video: damaged, cut short, or of an unknown format")
         self._first: NDArray[Any] | None = first
         self._size = first.shape[1], first.shape[0]
