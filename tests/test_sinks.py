@@ -17,7 +17,7 @@ from rbcedge.bundle import Label
 from rbcedge.counting.differential import Tally, differential
 from rbcedge.counting.flags import flags
 from rbcedge.counting.grading import icsh_2015
-from rbcedge.counting.quality import Verdict
+from rbcedge.counting.quality import REASONS, Verdict
 from rbcedge.field import Field
 from rbcedge.frame import Frame, Gap
 from rbcedge.palette import colours
@@ -96,11 +96,12 @@ def test_the_live_view_fits_80x24_and_says_everything(tmp_path: Path) -> None:
         "NOR normal, rounded 812 88.5 % 86.3 – 90.5",
         "OVA ovalocyte 60 6.5 % 5.0 – 8.3 2+",
         "980 counted: 917 single, 42 overlapped, 21 unclassified; about 1033 red cells",
-        "12345 pictures: 40 counted, 11000 nothing new, 1305 rejected (moving 1200, blurred 100, too dense 5)",
-        "31 dropped, 2 skipped",
-        "1:02:03 29.7 fps now rejected: blurred",
+        "12345 pictures: 40 counted, 11000 nothing new, 31 dropped, 2 skipped",
+        "1305 rejected: moving 1200, blurred 100, too dense 5",
+        "1:02:03 now rejected: blurred",
+        "29.7 fps; ms: ",
         "segment 28.1",
-        "total 28.1 (p90 30.2)",
+        "total 28.1",
         "980 of 2000 cells, OVA ±1.7 of ±1 points",
         "49 %",
         "! Ovalocytes 6.5 % (above 5 %).",
@@ -109,6 +110,42 @@ def test_the_live_view_fits_80x24_and_says_everything(tmp_path: Path) -> None:
         assert words in text
     for label in LABELS:
         assert label.code in text
+
+
+def test_nothing_moves_while_numbers_grow(tmp_path: Path) -> None:
+    start = make_start(tmp_path, until=2000)
+    slow = {stage: {"p50": 48084.9} for stage in ("register", "segment", "classify", "store", "total")}
+    few = make_status(seen=1, counted=1, repeated=0, rejected={}, dropped=0, skipped=0, state="counted", reason="")
+    many = make_status(rejected=dict.fromkeys(REASONS, 123456), dropped=10**7, repeated=10**7, timing_ms=slow)
+    places = []
+    for status in (few, many):
+        lines = shown(live(start, replace(status, flags=(), warnings=())), 80)
+        assert max(len(line) for line in lines) <= 80
+        words = ("980 counted", "picture", " rejected", " now ", " fps;", " of 2000 ")
+        places.append([next(k for k, line in enumerate(lines) if word in line and k) for word in words] + [len(lines)])
+    assert places[0] == places[1]
+    assert places[0] == sorted(places[0])
+
+
+def test_the_hand_on_the_stage_is_told_what_to_do(tmp_path: Path) -> None:
+    for state, reason, words in (
+        ("repeated", "", "now all counted here: move on"),
+        ("counted", "", "now counting"),
+        ("rejected", "moving", "now rejected: moving"),
+        ("lost", "unplugged", "now lost: unplugged"),
+    ):
+        text = "\n".join(shown(live(make_start(tmp_path), make_status(state=state, reason=reason)), 80))
+        assert words in text
+
+
+def test_a_tall_terminal_shows_more_notes(tmp_path: Path) -> None:
+    status = make_status(flags=tuple(f"Flag {k}." for k in range(9)), warnings=())
+    low, high = (" ".join(shown(live(make_start(tmp_path), status, 80, rows), 80)) for rows in (24, 50))
+    assert "Flag 5." in low
+    assert "Flag 8." not in low
+    assert "and 3 more" in low
+    assert "Flag 8." in high
+    assert "more" not in high
 
 
 def test_twelve_classes_and_many_notes_still_fit(tmp_path: Path) -> None:

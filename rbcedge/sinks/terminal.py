@@ -77,7 +77,7 @@ class Terminal:
         if self._live is None or self._start is None or now - self._shown_s < _REFRESH_S:
             return
         self._shown_s = now
-        self._live.update(live(self._start, status), refresh=True)
+        self._live.update(live(self._start, status, *self._console.size), refresh=True)
 
 
 class Lines:

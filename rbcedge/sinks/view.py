@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -15,8 +16,8 @@ from rbcedge.palette import colours
 from rbcedge.sinks.base import Start, Status
 from rbcedge.summary import Summary
 
-# Of 24 rows, 20 are taken where a goal is set.
-_FLAGS_SHOWN = 4
+# Rows beside classes, flags and warnings where a goal is set.
+_OTHER_ROWS = 9
 _STAGES_SHOWN = ("register", "segment", "classify", "store")
 
 
@@ -38,23 +39,28 @@ class Bar:
         return Measurement(4, options.max_width)
 
 
-def live(start: Start, status: Status | None) -> RenderableType:
-    """Return the whole screen of a run."""
+def live(start: Start, status: Status | None, width: int = 80, height: int = 24) -> RenderableType:
+    """Return the whole screen of a run, for a terminal of that size.
+
+    Every line has its place: nothing moves while numbers grow.
+    """
     if status is None:
         return Group(header(start), Text("waiting for the first picture", style="dim"))
+    count = status.differential
     # Before the first field was searched the scale is only the start value.
     searched = status.counted or status.repeated or any(why != MOVING for why in status.rejected)
     parts: list[RenderableType] = [
         header(start, status.scale if searched else None),
-        differential_table(status.differential),
-        totals(status.differential),
-        _fields_line(status),
+        differential_table(count),
+        totals(count),
+        _fields_lines(status),
+        _state_line(status),
         _speed_line(status),
     ]
     progress = _progress(start, status)
     if progress is not None:
         parts.append(progress)
-    parts += notes(status.flags, status.warnings, _FLAGS_SHOWN)
+    parts += _fitting(notes(status.flags, status.warnings), width, height - _OTHER_ROWS - len(count.classes))
     return Group(*parts)
 
 
@@ -125,44 +131,57 @@ def totals(count: Differential) -> Text:
     )
 
 
-def notes(flags: Sequence[str], warnings: Sequence[str], most: int | None = None) -> list[Text]:
-    """Return flags and warnings, one line each; beyond `most` only their number."""
-    lines = [Text(f"! {t}", style="yellow") for t in flags] + [Text(f"! {t}", style="red") for t in warnings]
-    if most is not None and len(lines) > most:
-        hidden = len(lines) - most + 1
-        lines = [*lines[: most - 1], Text(f"! and {hidden} more", style="yellow")]
-    return lines
+def notes(flags: Sequence[str], warnings: Sequence[str]) -> list[Text]:
+    """Return flags and warnings, one paragraph each."""
+    return [Text(f"! {t}", style="yellow") for t in flags] + [Text(f"! {t}", style="red") for t in warnings]
+
+
+def _fitting(lines: list[Text], width: int, rows: int) -> list[Text]:
+    """Return as many of `lines` as fit, at least one, and the number of the others."""
+    ends = list(accumulate(len(text.wrap(Console(width=width), width)) for text in lines))
+    if not ends or ends[-1] <= rows:
+        return lines
+    fit = max(1, sum(end < rows for end in ends))
+    return [*lines[:fit], Text(f"! and {len(lines) - fit} more", style="yellow")]
 
 
 def pictures(seen: int, counted: int, repeated: int, rejected: Mapping[str, int], dropped: int, skipped: int) -> Text:
-    """Return what became of the pictures."""
+    """Return what became of the pictures: one line of sums, one of those rejected and why."""
     parts = [f"{seen} picture{'' if seen == 1 else 's'}: {counted} counted"]
     if repeated:
         parts.append(f"{repeated} nothing new")
-    total = sum(rejected.values())
-    reasons = ", ".join(f"{why} {n}" for why, n in sorted(rejected.items(), key=lambda item: -item[1]))
-    parts.append(f"{total} rejected" + (f" ({reasons})" if reasons else ""))
     if dropped:
         parts.append(f"{dropped} dropped")
     if skipped:
         parts.append(f"{skipped} skipped")
-    return Text(", ".join(parts))
+    reasons = ", ".join(f"{why} {n}" for why, n in sorted(rejected.items(), key=lambda item: -item[1]))
+    return Text(f"{', '.join(parts)}\n{sum(rejected.values())} rejected" + (f": {reasons}" if reasons else ""))
 
 
-def _fields_line(status: Status) -> Text:
-    return pictures(status.seen, status.counted, status.repeated, status.rejected, status.dropped, status.skipped)
+def _fields_lines(status: Status) -> Text:
+    text = pictures(status.seen, status.counted, status.repeated, status.rejected, status.dropped, status.skipped)
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+_STATES = {"counted": ("counting", "green"), "repeated": ("all counted here: move on", "cyan")}
+
+
+def _state_line(status: Status) -> Text:
+    """Return what happens now: what the hand on the stage must know."""
+    words, style = _STATES.get(status.state, (f"{status.state}: {status.reason}", "yellow"))
+    return Text(f"{duration(status.elapsed_s)}  now {words}", style=f"bold {style}", no_wrap=True, overflow="ellipsis")
 
 
 def _speed_line(status: Status) -> Text:
-    state = status.state if not status.reason else f"{status.state}: {status.reason}"
-    stages = ", ".join(f"{s} {status.timing_ms[s]['p50']:.1f}" for s in _STAGES_SHOWN if s in status.timing_ms)
+    stages = ", ".join(f"{s} {_ms(status.timing_ms[s]['p50'])}" for s in _STAGES_SHOWN if s in status.timing_ms)
     total = status.timing_ms.get("total")
-    times = f"; ms {stages}; total {total['p50']:.1f} (p90 {total['p90']:.1f})" if total else ""
-    return Text(
-        f"{duration(status.elapsed_s)}  {status.fps:.1f} fps  now {state}{times}",
-        style="dim",
-        overflow="ellipsis",
-    )
+    times = f"; ms: {stages}; total {_ms(total['p50'])}" if total else ""
+    return Text(f"{status.fps:.1f} fps{times}", style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _progress(start: Start, status: Status) -> RenderableType | None:
@@ -214,14 +233,10 @@ def final(summary: Summary) -> RenderableType:
     ]
     total = summary.timing_ms.get("total")
     if total:
-        parts.append(
-            Text(
-                f"{summary.fps:.1f} pictures/s; "
-                f"ms for each: {total['p50']:.1f} (p50), {total['p90']:.1f} (p90), "
-                f"{total['p99']:.1f} (p99); grades: {summary.differential.scheme}",
-                style="dim",
-            )
-        )
+        figures = ", ".join(f"{_ms(total[p])} ({p})" for p in ("p50", "p90", "p99"))
+        parts.append(Text(f"{summary.fps:.1f} pictures/s; ms for each: {figures}", style="dim"))
+    ended = summary.session.outcome or "still running, or cut off"
+    parts.append(Text(f"{ended}; grades: {summary.differential.scheme}", style="dim"))
     parts += notes(summary.flags, summary.warnings)
     shown = summary.gaps[:10]
     parts += [Text(f"! skipped {gap.source}: {gap.reason}", style="red") for gap in shown]
