@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -17,6 +17,9 @@ from rbcedge.cli.export import export
 from rbcedge.cli.run import run
 from rbcedge.errors import RbcedgeError, UsageError
 from rbcedge.native import native_silence
+
+# What the parser raises for wrong arguments; where its module lies differs between versions of typer.
+_ARGUMENTS: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="rbcedge",
@@ -56,24 +59,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         with native_silence():
-            app(args=None if arguments is None else list(arguments), prog_name="rbcedge")
+            given = None if arguments is None else list(arguments)
+            code = app(args=given, prog_name="rbcedge", standalone_mode=False)
+        if code == 130:
+            raise KeyboardInterrupt
+        _let_go_of_output()
+        sys.exit(code or 0)
     except UsageError as error:
         _fail(str(error), 2)
     except RbcedgeError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted.", 130)
+    except _ARGUMENTS as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(2)
+        command = error.ctx.command_path if error.ctx else "rbcedge"
+        _fail(f"{error.format_message()}\nTry '{command} -h'.", 2)
     except BrokenPipeError:
-        # Whoever read the output is gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output is gone.
+        _let_go_of_output()
         sys.exit(1)
     except Exception as error:
         text = " ".join(str(error).split())
         _fail(f"unexpected {type(error).__name__}: {text}\n{_log(error)}", 1)
 
 
+def _let_go_of_output() -> None:
+    """Drop what cannot be written to stdout: Python would complain once more when it flushes at exit."""
+    output: TextIO | None = sys.stdout
+    try:
+        if output is not None:
+            output.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(text: str, code: int) -> None:
-    sys.stderr.write(f"rbcedge: {text}\n")
+    _let_go_of_output()
+    errors: TextIO | None = sys.stderr
+    # Either is None where the shell closed it.
+    if errors is not None:
+        errors.write(f"rbcedge: {text}\n")
     sys.exit(code)
 
 

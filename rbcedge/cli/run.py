@@ -155,7 +155,9 @@ def run(
             until_ci=until_ci,
         )
         setup = Setup.of(_version(), start.source, start.kind, networks, start.engine, start.precision, factor, scheme)
-        console.print(opening(start), soft_wrap=True)
+        # Where nothing can be shown, counting still goes on.
+        with suppress(OSError):
+            console.print(opening(start), soft_wrap=True)
         ledger = None if opened.kind == "stills" else Ledger(Config(diameter_px=networks.diameter_px))
         pipeline = HostPipeline(networks, segmenter, classifier, factor)
         store = Store(folder, setup)
@@ -172,24 +174,47 @@ def run(
                     start,
                     stop,
                 )
-        except RbcedgeError:
-            # What was counted before it failed is as good as ever; on a full disk there is no room to write
-            # it out.
+        except RbcedgeError as error:
+            # What was counted before it failed is as good as ever.
             store.close()
-            with suppress(RbcedgeError):
-                console.print(final(export(folder)))
-            raise
+            raise RbcedgeError(f"{error}{_rescue(folder, console)}") from error
         finally:
             store.close()
             pipeline.close()
     finally:
         opened.close()
     summary = export(folder)
-    console.print(final(summary))
-    console.print(f"results: {start.folder}", soft_wrap=True)
+    try:
+        console.print(final(summary))
+        console.print(f"results: {start.folder}", soft_wrap=True)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise RbcedgeError(f"The result cannot be shown: {e.strerror}. It is in {start.folder}.") from e
     if not summary.seen and summary.gaps:
         gap = summary.gaps[0]
         raise RbcedgeError(f"{start.source}: nothing could be read. {gap.source}: {gap.reason}")
+
+
+def _rescue(folder: Path, console: "Console") -> str:
+    """Show and write what a failed run has counted; return what is left to do, "" where there is nothing."""
+    from rbcedge.export import export
+    from rbcedge.record import Record
+    from rbcedge.sinks.view import final
+    from rbcedge.summary import summarise
+
+    try:
+        with Record(folder) as record:
+            summary = summarise(record)
+        if not summary.seen:
+            return ""
+        # On a full disk there may be no room for the tables: the screen comes first.
+        with suppress(OSError):
+            console.print(final(summary))
+        export(folder)
+    except RbcedgeError:
+        return f"\nMake room, then write the tables with 'rbcedge export {folder}'."
+    return ""
 
 
 def _uris(source: list[str] | None, camera: int | None) -> list[str]:
@@ -252,7 +277,7 @@ def _scheme(grading: str) -> "Scheme":
 
     if grading.lower() == "icsh-2015":
         return icsh_2015()
-    if not Path(grading).exists():
+    if not Path(grading).is_file():
         raise UsageError(f"--grading {grading}: no such scheme or file. Known: icsh-2015, or a JSON file.")
     return load_scheme(Path(grading))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from queue import Queue
@@ -24,6 +25,8 @@ KINDS = ("masks", "overlays", "crops")
 # Fields that may wait for the writer. A still picture is never left out: the count waits when the disk is
 # slower.
 _WAITING = 8
+# Bytes that pictures leave free on the disk: the record of a long day, and the tables at its end.
+_RESERVE = 64_000_000
 
 
 class Saver:
@@ -103,6 +106,10 @@ class Saver:
     def _write(self, update: Update, name: str) -> None:
         field, bundle = update.field, self._bundle
         assert bundle is not None
+        # Counts are worth more than pictures: these must not take the last room from the record.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self._folder).free < _RESERVE:
+            raise RbcedgeError(f"less than {_RESERVE // 1_000_000} MB are free on the disk; they are for the record")
         if "masks" in self._kinds:
             write_picture(self._folder / "masks" / f"{name}.png", field.mask)
         if "overlays" in self._kinds:
