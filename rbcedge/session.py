@@ -29,6 +29,7 @@ from rbcedge.counting.flags import flags
 from rbcedge.counting.grading import Scheme
 from rbcedge.counting.ledger import Ledger
 from rbcedge.counting.quality import MOVING, Gate, Verdict
+from rbcedge.errors import RbcedgeError
 from rbcedge.field import Field
 from rbcedge.frame import Frame, Gap
 from rbcedge.pipeline.base import Pipeline
@@ -196,8 +197,14 @@ class _Count:
             return
         begun = perf_counter()
         timings: dict[str, float] = {}
+        found: _News | _Idle
         if self._ledger is None:
-            found: _News | _Idle = self._still(item, timings)
+            try:
+                found = self._still(item, timings)
+            except RbcedgeError as error:
+                # One picture that cannot be processed is no reason to leave the others out.
+                self._skip(Gap(item.source, str(error)))
+                return
         else:
             found = self._moving(item, self._ledger, timings)
         self._seen += 1

@@ -481,6 +481,19 @@ def test_nobody_reads_the_output_and_the_count_goes_on(tmp_path: Path) -> None:
     assert result["warnings"] == ["screen: stopped, the count went on (nobody reads the output any more)."]
 
 
+def test_a_picture_too_large_for_the_memory_is_skipped(cli, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "slide", 2)
+    big = cv2.resize(field_of_discs(), (2600, 1900), interpolation=cv2.INTER_NEAREST)
+    cv2.imwrite(str(tmp_path / "slide" / "big.png"), big)
+    code, out, err = cli("run", "slide", "--bundle", "bundle", "--scale", "2", "--out", "out")
+    assert (code, err) == (0, "")
+    assert "skipped big.png: 2600x1900 px at scale 2 are too many" in " ".join(out.split())
+    assert summary(tmp_path / "out")["fields"]["seen"] == 2
+    code, _, err = cli("run", "slide/big.png", "--bundle", "bundle", "--scale", "20", "--out", "out2")
+    assert code == 1
+    assert "Check --scale" in err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_output_that_takes_nothing_loses_no_count(tmp_path: Path) -> None:
     write_pictures(tmp_path / "slide", 2)

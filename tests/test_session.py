@@ -19,6 +19,7 @@ from rbcedge.counting.grading import icsh_2015
 from rbcedge.counting.quality import Gate
 from rbcedge.errors import RbcedgeError
 from rbcedge.export import export
+from rbcedge.field import Field
 from rbcedge.frame import Frame, Gap
 from rbcedge.record import Record, Setup
 from rbcedge.session import run
@@ -153,6 +154,20 @@ def test_gaps_are_recorded_in_their_place(tmp_path: Path) -> None:
     assert [r.split(",")[4] for r in rows[1:]] == ["counted", "skipped", "counted"]
     skipped = json.loads((folder / "summary.json").read_text())["skipped"]
     assert skipped == [{"source": "bad.png", "reason": "cannot be decoded", "frames": 1, "seconds": 0.0}]
+
+
+def test_a_picture_the_pipeline_refuses_is_skipped_and_named(tmp_path: Path) -> None:
+    class Choosy(DarkPipeline):
+        def find(self, frame: Frame) -> Field:
+            if frame.index == 1:
+                raise RbcedgeError("too large")
+            return super().find(frame)
+
+    outcome, seen, folder = go(tmp_path, ListSource(stills(3)), pipeline=Choosy())
+    assert outcome == "finished"
+    assert [u.field.frame.index for u in seen.updates] == [0, 2]
+    assert [(gap.source, gap.reason) for gap in seen.gaps] == [("slide/1.png", "too large")]
+    assert export(folder).counted == 2
 
 
 def test_until_stops_at_the_first_field_that_reaches_it(tmp_path: Path) -> None:

@@ -274,6 +274,16 @@ def test_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
     assert names(read_all(tmp_path / "field[1].png")) == ["field[1].png"]
 
 
+def test_links_that_lead_in_a_circle_are_skipped_and_named(tmp_path):
+    save(tmp_path / "a.png", picture())
+    (tmp_path / "b.png").symlink_to("b.png")
+    (tmp_path / "sub").symlink_to(tmp_path, target_is_directory=True)
+    items = list(open_source(str(tmp_path)).frames())
+    assert [item.source for item in items] == ["a.png", "b.png"]
+    assert isinstance(items[1], Gap)
+    assert "symbolic links" in items[1].reason
+
+
 def test_what_is_refused(tmp_path, monkeypatch):
     save(tmp_path / "a.png", picture())
     (tmp_path / "empty").mkdir()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rbcedge.bundle import Bundle
 from rbcedge.cells import Cells, components, crops
 from rbcedge.engines.base import Engine
+from rbcedge.errors import RbcedgeError
 from rbcedge.field import Field
 from rbcedge.frame import Frame
 from rbcedge.pipeline import scale as magnification
@@ -23,10 +24,14 @@ SPECK = 0.05
 STRIDE = 16
 #: Flat-fielded grey value, of the background's, below which something is stained.
 STAINED = 0.62
+#: Pixels of the largest picture that is searched, at working resolution: U-Net needs about 0.5 KB for each.
+LARGEST = 12_000_000
 
 
 class HostPipeline:
     """Frame to field on the CPU. See `rbcedge.pipeline.base.Pipeline`.
+
+    `find` raises `RbcedgeError` for a picture that is too large at its scale.
 
     Parameters
     ----------
@@ -71,6 +76,12 @@ class HostPipeline:
         scaled = perf_counter()
         if scaled - done > 1e-3:
             timings["scale"] = (scaled - done) * 1e3
+        if self._working_pixels(frame, self._scale) > LARGEST:
+            w, h = frame.size
+            raise RbcedgeError(
+                f"{w}x{h} px at scale {self._scale:.3g} are too many to search at once. "
+                "Check --scale, or cut the picture into fields."
+            )
         probability, foreign = self._segment(frame.pixels, self._scale)
         segmented = perf_counter()
         labels, cells = self._components(frame, probability, self._scale)
@@ -122,6 +133,10 @@ class HostPipeline:
         stained = (small[..., 1] < STAINED * BACKGROUND) & (near == 0)
         return probability, float(stained.mean())
 
+    def _working_pixels(self, frame: Frame, scale: float) -> float:
+        w, h = frame.size
+        return w * h * (scale * self.bundle.segmenter_scale) ** 2
+
     def _components(
         self, frame: Frame, probability: NDArray[np.float32], scale: float
     ) -> tuple[NDArray[np.int32], Cells]:
@@ -137,6 +152,8 @@ class HostPipeline:
             return scale
 
         def measure(at: float) -> tuple[float, int]:
+            if self._working_pixels(frame, at) > LARGEST:
+                return 0.0, 0
             probability, _ = self._segment(frame.pixels, at)
             return magnification.typical_diameter(self._components(frame, probability, at)[1])
 

@@ -105,7 +105,7 @@ def name_stills(found: Sequence[tuple[Path, Path]]) -> list[Still]:
     """
     once: dict[Path, tuple[Path, Path]] = {}
     for root, path in found:
-        once.setdefault(path.resolve(), (root, path))
+        once.setdefault(_real(path), (root, path))
     items = [(real, root.resolve(), path) for real, (root, path) in once.items()]
     short = [path.absolute().relative_to(root.absolute()).as_posix() for root, path in once.values()]
     longer = [f"{root.name}/{name}" for (_, root, _), name in zip(items, short, strict=True)]
@@ -117,6 +117,14 @@ def name_stills(found: Sequence[tuple[Path, Path]]) -> list[Still]:
     if len(set(names)) < len(names):  # a longer name may meet another's short one
         names = whole
     return [Still(path, name) for (_, _, path), name in zip(items, names, strict=True)]
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        # Links that lead in a circle: reading it will say so.
+        return path.absolute()
 
 
 def further_pages(path: Path) -> int:
