@@ -131,7 +131,7 @@ def test_the_hand_on_the_stage_is_told_what_to_do(tmp_path: Path) -> None:
     for state, reason, words in (
         ("repeated", "", "now all counted here: move on"),
         ("counted", "", "now counting"),
-        ("rejected", "moving", "now rejected: moving"),
+        ("rejected", "moving", "now moving: hold still to count"),
         ("lost", "unplugged", "now lost: unplugged"),
     ):
         text = "\n".join(shown(live(make_start(tmp_path), make_status(state=state, reason=reason)), 80))

@@ -116,9 +116,7 @@ class Gate:
     diameter_px: float | None = None
     size: float = 0.5
 
-    def judge(
-        self, field: Field, motion: Motion | None = None, labels: Sequence[Label] | None = None
-    ) -> Verdict:
+    def judge(self, field: Field, motion: Motion | None = None, labels: Sequence[Label] | None = None) -> Verdict:
         """Judge a field.
 
         Parameters
@@ -264,9 +262,7 @@ def _steepness(green: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
     nx, ny = cv2.spatialGradient(cv2.blur(mask, (5, 5)))
     angle = np.arctan2(ny[rows].ravel()[at].astype(np.float32), nx[rows].ravel()[at].astype(np.float32))
     sector = np.round(angle * (_SECTORS / np.pi)).astype(np.intp) % _SECTORS
-    medians = [
-        float(np.median(steep[sector == k])) for k in range(_SECTORS) if (sector == k).sum() >= _FEWEST_EDGES
-    ]
+    medians = [float(np.median(steep[sector == k])) for k in range(_SECTORS) if (sector == k).sum() >= _FEWEST_EDGES]
     return min(medians, default=float("nan"))
 
 

@@ -170,6 +170,8 @@ _STATES = {"counted": ("counting", "green"), "repeated": ("all counted here: mov
 def _state_line(status: Status) -> Text:
     """Return what happens now: what the hand on the stage must know."""
     words, style = _STATES.get(status.state, (f"{status.state}: {status.reason}", "yellow"))
+    if status.reason == MOVING:
+        words = "moving: hold still to count"
     return Text(f"{duration(status.elapsed_s)}  now {words}", style=f"bold {style}", no_wrap=True, overflow="ellipsis")
 
 
