@@ -10,7 +10,7 @@ import pytest
 from rbcedge.training.classifier import Draw, batches
 from rbcedge.training.crops import RIM, Cut, centred, cut, fits, overlap, present
 from rbcedge.training.datasets import chula
-from rbcedge.training.lessons import CODES, classes_of, load, prepare_simulated
+from rbcedge.training.lessons import CODES, classes_of, keep_split, load, prepare_simulated
 from rbcedge.training.segmenter import sample, target
 from rbcedge.training.teacher import part, teach, trust
 
@@ -49,7 +49,7 @@ def test_a_bad_label_line_is_named(tmp_path: Path, line: str) -> None:
 
 
 def test_a_folder_that_is_not_the_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RbcedgeError, match=r"no Dataset/\*\.jpg"):
+    with pytest.raises(RbcedgeError, match=r"no Dataset/NUMBER\.jpg"):
         chula.read(tmp_path)
 
 
@@ -64,6 +64,14 @@ def test_split_keeps_neighbours_together(tmp_path: Path) -> None:
     assert not {f.number // 30 for f in training} & {f.number // 30 for f in held_out}
     again = chula.split(fields, seed=1)[1]
     assert [f.number for f in again] == [f.number for f in held_out]
+
+
+def test_another_split_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    fields = chula.read(_tree(tmp_path / "set", range(1, 4)))
+    keep_split(tmp_path / "work", 0, fields[:1])
+    keep_split(tmp_path / "work", 0, fields[:1])
+    with pytest.raises(RbcedgeError, match="another split"):
+        keep_split(tmp_path / "work", 1, fields[1:])
 
 
 def _more(folder: Path, numbers: range) -> None:

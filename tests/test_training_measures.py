@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from rbcedge.errors import RbcedgeError
 from rbcedge.training.datasets.chula import LabelledField
 from rbcedge.training.lessons import CODES
 from rbcedge.training.measures import confusion, measure
 from rbcedge.training.scoring import score
+
+from rbcedge.errors import RbcedgeError
 
 
 def test_measures_of_a_known_confusion() -> None:
@@ -50,6 +50,7 @@ def _run(path: Path, rows: list[tuple[int, int, int, int, str]]) -> Path:
         out.writerow(["source", "x", "y", "w", "h", "cx", "cy", "code", "counted"])
         for x, y, w, h, code in rows:
             out.writerow(["a/7.jpg", x, y, w, h, x + w / 2, y + h / 2, code, 1])
+    path.with_name("fields.csv").write_text("field,source\n1,a/7.jpg\n2,a/9.jpg\n")
     return path
 
 
@@ -69,6 +70,7 @@ def test_score_assigns_marks_to_cells(tmp_path: Path) -> None:
 
 def test_score_refuses_a_file_without_the_columns(tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "fields.csv").write_text("source\n")
     with pytest.raises(RbcedgeError, match="columns"):
         score(tmp_path / "cells.csv", [])
 
@@ -78,3 +80,11 @@ def test_score_says_when_no_labelled_picture_was_counted(tmp_path: Path) -> None
     field = LabelledField(8, Path("8.jpg"), np.array([[1, 1]], np.int32), np.array([0], np.int32))
     with pytest.raises(RbcedgeError, match="none of the labelled pictures"):
         score(path, [field])
+
+
+def test_marks_of_a_picture_in_which_nothing_was_found_are_missed_not_forgotten(tmp_path: Path) -> None:
+    path = _run(tmp_path / "cells.csv", [(100, 100, 40, 40, "NOR")])
+    one = np.array([[120, 120]], np.int32)
+    fields = [LabelledField(n, Path(f"{n}.jpg"), one, np.array([0], np.int32)) for n in (7, 9)]
+    s = score(path, fields)
+    assert (s.points, s.found) == (2, 1)

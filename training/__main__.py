@@ -24,9 +24,10 @@ def prepare(
 ) -> None:
     """Make lessons: real fields through the teacher (split by blocks) and simulated fields."""
     from rbcedge.training.datasets import chula as reader
-    from rbcedge.training.lessons import prepare_real, prepare_simulated
+    from rbcedge.training.lessons import keep_split, prepare_real, prepare_simulated
 
     training, held_out = reader.split(reader.read(chula), seed=seed)
+    keep_split(work, seed, held_out)
     prepare_real(training, work / "training", typer.echo)
     prepare_real(held_out, work / "held-out", typer.echo)
     prepare_simulated(simulated, work / "simulated", seed)

@@ -17,6 +17,8 @@ from rbcedge.training.lessons import CODES
 from rbcedge.training.networks import efficientnet
 from rbcedge.training.weights import read_weights, write_weights
 
+from rbcedge.errors import RbcedgeError
+
 #: Share of drawn cells that are real (the rest is simulated); overlapped cells are also made of real single ones.
 REAL = {"NOR": 0.92, "OTH": 0.9, "OVA": 0.9, "BUR": 0.75, "FRA": 0.75, "TEA": 0.6, "TWO": 0.4, "THR": 0.3}
 MADE_UP = {"TWO": 0.4, "THR": 0.45}
@@ -32,8 +34,13 @@ class Draw:
         self._by_field: dict[int, list[Cut]] = {}
         for c in singles:
             self._by_field.setdefault(c.field, []).append(c)
-        self._fields = [f for f, cells in self._by_field.items() if len(cells) >= 4]
-        share = np.array([max(len(cells), 50) for cells in self._real]) ** 0.7
+        self._fields = [f for f, cells in self._by_field.items() if len(cells) >= 3]
+        if not self._fields:
+            raise RbcedgeError("No lesson has three single cells: there is nothing to learn from.")
+        share = (
+            np.array([max(len(r), 50) if r or s else 0 for r, s in zip(self._real, self._simulated, strict=True)])
+            ** 0.7
+        )
         self.share: NDArray[np.float64] = share / share.sum()
 
     def one(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
@@ -81,7 +88,7 @@ def train(
     real: Sequence[Cut],
     simulated: Sequence[Cut],
     out: Path,
-    steps: int = 2600,
+    steps: int = 3200,
     settle: float = 0.5,
     batch: int = 64,
     small: int = 56,
@@ -119,7 +126,9 @@ def train(
 
     compile_(done > turn)
     if done:
-        model.load_weights(state, skip_mismatch=False)
+        # The optimiser's moments are loaded only where it is built.
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(state)
         average = read_weights(out / "weights.npz")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, stream)

@@ -18,6 +18,7 @@ from rbcedge.training.networks import efficientnet, unet
 from rbcedge.training.weights import read_weights
 
 from rbcedge.bundle import Label
+from rbcedge.errors import RbcedgeError
 
 NAMES = {
     "NOR": "normal, rounded",
@@ -54,6 +55,9 @@ def calibration(
     pictures = [cv2.resize(x["pixels"], (w, h), interpolation=cv2.INTER_AREA)[None] for x in chosen]
     cuts = cut(lessons)
     by_class = [[c for c in cuts if c.code == k] for k in range(len(CODES))]
+    missing = [code for code, pool in zip(CODES, by_class, strict=True) if not pool]
+    if missing:
+        raise RbcedgeError(f"No {', '.join(missing)} among the lessons: INT8 cannot be calibrated on every class.")
     crops = []
     for i in range(cells):
         pool = by_class[i % len(CODES)]

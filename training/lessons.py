@@ -7,6 +7,7 @@ instance 1..N: an index into the codes, -1 where unknown.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from rbcedge.training.datasets.chula import TO_PAPER, LabelledField
 from rbcedge.training.teacher import teach, trust
 
+from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.illumination import estimate
 from rbcedge.simulator import CODES as SIMULATED_CODES
 from rbcedge.simulator import render_field
@@ -53,6 +55,22 @@ def classes_of(labels: NDArray[np.int32], field: LabelledField) -> NDArray[np.in
         elif len(kinds) in (2, 3):
             out[i] = CODES.index("TWO" if len(kinds) == 2 else "THR")
     return out
+
+
+def keep_split(folder: Path, seed: int, held_out: Sequence[LabelledField]) -> None:
+    """Write which fields are held out beside the lessons; another split in the same folder is refused.
+
+    Raises
+    ------
+    RbcedgeError
+        Lessons of another split are there: learning from held-out fields would make every figure worthless.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "split.json"
+    split = {"seed": seed, "held_out": [f.number for f in held_out]}
+    if path.exists() and json.loads(path.read_text()) != split:
+        raise RbcedgeError(f"{folder} holds lessons of another split (see {path.name}). Give another --work folder.")
+    path.write_text(json.dumps(split))
 
 
 def prepare_real(fields: Sequence[LabelledField], folder: Path, progress: Callable[[str], None] = print) -> None:

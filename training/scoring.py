@@ -75,6 +75,9 @@ def score(cells_csv: Path, fields: Sequence[LabelledField]) -> Score:
         Where the file lacks columns, or no picture of `fields` is in it.
     """
     rows: dict[str, list[dict[str, str]]] = defaultdict(list)
+    # A picture in which nothing was found has no row among the cells.
+    with cells_csv.with_name("fields.csv").open(newline="") as f:
+        pictures = {Path(row["source"]).name for row in csv.DictReader(f)}
     with cells_csv.open(newline="") as f:
         reader = csv.DictReader(f)
         missing = {"source", "x", "y", "w", "h", "cx", "cy", "code", "counted"} - set(reader.fieldnames or ())
@@ -87,12 +90,12 @@ def score(cells_csv: Path, fields: Sequence[LabelledField]) -> Score:
     truth: list[int] = []
     guess: list[int] = []
     for field in fields:
-        if not len(field.points) or field.picture.name not in rows:
+        if not len(field.points) or field.picture.name not in pictures:
             continue
         seen += 1
         listed = rows[field.picture.name]
-        boxes = np.array([[float(r[k]) for k in ("x", "y", "w", "h")] for r in listed])
-        centres = np.array([[float(r["cx"]), float(r["cy"])] for r in listed])
+        boxes = np.array([[float(r[k]) for k in ("x", "y", "w", "h")] for r in listed]).reshape(-1, 4)
+        centres = np.array([[float(r["cx"]), float(r["cy"])] for r in listed]).reshape(-1, 2)
         held = _assign(field.points, boxes, centres)
         points += len(held)
         found += int((held >= 0).sum())
@@ -123,7 +126,8 @@ def score(cells_csv: Path, fields: Sequence[LabelledField]) -> Score:
 
 def _size(boxes: NDArray[np.float64]) -> tuple[float, float]:
     # The pictures of this set are 640x480.
-    return max(480.0, float((boxes[:, 1] + boxes[:, 3]).max())), max(640.0, float((boxes[:, 0] + boxes[:, 2]).max()))
+    far = (boxes[:, :2] + boxes[:, 2:]).max(axis=0, initial=0)
+    return max(480.0, float(far[1])), max(640.0, float(far[0]))
 
 
 def _assign(points: NDArray[np.int32], boxes: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.int64]:

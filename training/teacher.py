@@ -70,8 +70,11 @@ def teach(pixels: NDArray[np.uint8], diameter: float = 38.0) -> Lesson:
     removed = np.isin(labels, bad[bad > 0])
     ignore = cv2.dilate((removed | foreign).astype(np.uint8), disc, iterations=round(diameter / 6)) > 0
     labels = np.where(removed, 0, labels)
-    _, labels = np.unique(labels, return_inverse=True)
-    labels = labels.reshape(g.shape).astype(np.int32)
+    kept = np.unique(labels)
+    kept = kept[kept > 0]
+    lookup = np.zeros(int(labels.max()) + 1, np.int32)
+    lookup[kept] = np.arange(1, len(kept) + 1)
+    labels = lookup[labels]
     return Lesson(labels, ignore & (labels == 0))
 
 
@@ -98,29 +101,35 @@ def part(binary: NDArray[np.uint8], diameter: float, neck: float = 0.62) -> NDAr
     n, seeds = cv2.connectedComponents(cv2.dilate(peaks.astype(np.uint8), np.ones((3, 3), np.uint8)))
     if n <= 2:
         return binary
-    markers = np.where(binary == 0, n, 0).astype(np.int32)
-    markers[seeds > 0] = seeds[seeds > 0]
-    relief = cv2.cvtColor(np.clip(255 - smooth * 255 / diameter * 1.5, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
-    basins = cv2.watershed(relief, markers)
+    # Which cell's middle a pixel is nearest to along the mask: lines lie between two cells, none along an edge.
+    basins = _grow(seeds.astype(np.int32), binary)
     height = np.zeros(n + 1)
     np.maximum.at(height, seeds.ravel(), distance.ravel())
     cut = np.zeros_like(binary)
-    line = (basins == -1) & (binary == 1) & (distance > 0)
-    # Each watershed line between two basins: its largest distance is half the neck's width.
-    ys, xs = np.nonzero(line)
-    lowest: dict[tuple[int, int], float] = {}
-    pairs: list[tuple[int, int]] = []
-    for y, x in zip(ys, xs, strict=True):
-        near = basins[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
-        ids = sorted(set(near[(near > 0) & (near < n)].tolist()))
-        pair = (ids[0], ids[1]) if len(ids) >= 2 else (0, 0)
-        pairs.append(pair)
-        if pair != (0, 0):
-            lowest[pair] = max(lowest.get(pair, 0.0), float(distance[y, x]))
-    for y, x, pair in zip(ys, xs, pairs, strict=True):
-        if pair != (0, 0) and lowest[pair] < neck * min(height[pair[0]], height[pair[1]]):
-            cut[y, x] = 1
+    # Pixels of a basin that touch a basin of a lower number: the line between them; its largest distance to the
+    # background is half the neck's width.
+    far = np.where(basins > 0, basins, n + 1).astype(np.float32)
+    lower = cv2.erode(far, np.ones((3, 3), np.uint8)).astype(np.int32)
+    ys, xs = np.nonzero((basins > 0) & (lower < basins))
+    pairs = np.stack([lower[ys, xs], basins[ys, xs]], 1)
+    for a, b in np.unique(pairs, axis=0):
+        on = (pairs[:, 0] == a) & (pairs[:, 1] == b)
+        if distance[ys[on], xs[on]].max() < neck * min(height[a], height[b]):
+            cut[ys[on], xs[on]] = 1
     return binary & (1 - cv2.dilate(cut, np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)))
+
+
+def _grow(seeds: NDArray[np.int32], binary: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Spread seeds over the mask, a pixel at a time and evenly: (H, W) int32, 0 outside of the mask."""
+    basins = seeds * (binary > 0)
+    cross, square = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), np.ones((3, 3), np.uint8)
+    for step in range(binary.size):
+        spread = cv2.dilate(basins.astype(np.float32), cross if step % 2 else square).astype(np.int32)
+        grown = np.where((basins == 0) & (binary > 0), spread, basins)
+        if (grown == basins).all():
+            break
+        basins = grown
+    return basins
 
 
 def _nuclei(red: NDArray[np.float32], binary: NDArray[np.uint8], single: float) -> NDArray[np.bool_]:

@@ -78,9 +78,10 @@ def read(folder: Path) -> list[LabelledField]:
     RbcedgeError
         Where the folder is not this data set, or a label line cannot be understood.
     """
-    pictures = sorted((folder / "Dataset").glob("*.jpg"), key=lambda p: int(p.stem))
+    found = [p for p in (folder / "Dataset").glob("*.jpg") if p.stem.isdecimal()]
+    pictures = sorted(found, key=lambda p: int(p.stem))
     if not pictures:
-        raise RbcedgeError(f"{folder}: no Dataset/*.jpg. Give the folder of Chula-RBC-12 (Dataset/ and Label/).")
+        raise RbcedgeError(f"{folder}: no Dataset/NUMBER.jpg. Give the folder of Chula-RBC-12 (Dataset/ and Label/).")
     return [_field(p, folder / "Label" / f"{p.stem}.txt") for p in pictures]
 
 
