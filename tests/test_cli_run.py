@@ -153,6 +153,20 @@ def test_fields_csv_and_unreadable_pictures(cli, tmp_path: Path) -> None:
     assert {c["counted"] for c in rejected} <= {"0"}
 
 
+def test_in_a_log_each_message_is_one_line(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    write_pictures(tmp_path / "slide", 1)
+    (tmp_path / "slide" / "a name of some length.png").write_bytes(b"no picture")
+    for arguments in (
+        ("run", "slide", "--bundle", "bundle", "--scale", "1", "--no-live", "--out", "o"),
+        ("export", "o"),
+    ):
+        lines = cli(*arguments)[1].splitlines()
+        (told,) = (line for line in lines if line.startswith("! skipped"))
+        assert told.endswith("(its first bytes are those of no known kind)")
+        assert any(line == "finished; grades: after ICSH 2015" for line in lines)
+
+
 def test_nothing_readable_is_an_error(cli, tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     code, _, err = run(cli, "empty.png", "--out", "out")

@@ -71,6 +71,13 @@ def test_results_of_a_run_inside_the_folder_are_no_pictures(tmp_path):
     assert names(read_all(tmp_path)) == ["1.png"]
 
 
+def test_a_folder_that_received_its_own_results_still_has_its_pictures(tmp_path):
+    for name in ("1.png", "sub/2.png", "masks/1.png", "crops/NOR/1_1.png"):
+        save(tmp_path / name, picture())
+    (tmp_path / "session.db").touch()
+    assert names(read_all(tmp_path)) == ["1.png", "sub/2.png"]
+
+
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=20))
 def test_natural_order_is_numeric_order(numbers):
     files = sorted((f"field{n}.jpg" for n in numbers), key=natural)

@@ -19,5 +19,5 @@ def export(
 
     summary = write(folder)
     console = Console(highlight=False, quiet=quiet)
-    console.print(final(summary))
+    console.print(final(summary), soft_wrap=not console.is_terminal)
     console.print(f"written to {folder.resolve()}: {', '.join(FILES)}", soft_wrap=True)

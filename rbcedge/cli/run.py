@@ -185,7 +185,7 @@ def run(
         opened.close()
     summary = export(folder)
     try:
-        console.print(final(summary))
+        console.print(final(summary), soft_wrap=not console.is_terminal)
         console.print(f"results: {start.folder}", soft_wrap=True)
     except BrokenPipeError:
         raise
@@ -210,7 +210,7 @@ def _rescue(folder: Path, console: "Console") -> str:
             return ""
         # On a full disk there may be no room for the tables: the screen comes first.
         with suppress(OSError):
-            console.print(final(summary))
+            console.print(final(summary), soft_wrap=not console.is_terminal)
         export(folder)
     except RbcedgeError:
         return f"\nMake room, then write the tables with 'rbcedge export {folder}'."

@@ -42,6 +42,7 @@ SUFFIXES = frozenset(
 )
 # A folder that holds this file is the result of a run; the overlays in it are not fields.
 _RESULT_MARK = "session.db"
+_SAVED = ("masks", "overlays", "crops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def is_picture(path: Path) -> bool:
 def pictures_below(folder: Path) -> list[Path]:
     """All picture files in `folder` and below, in natural order; results of earlier runs are left out.
 
+    Where `folder` itself received the results of a run, its own pictures still count, not those the run saved.
+
     Raises
     ------
     RbcedgeError
@@ -82,8 +85,10 @@ def pictures_below(folder: Path) -> list[Path]:
 
     for where, folders, files in os.walk(folder, onerror=refuse):
         if _RESULT_MARK in files:
-            folders.clear()
-            continue
+            if Path(where) != folder:
+                folders.clear()
+                continue
+            folders[:] = [f for f in folders if f not in _SAVED]
         folders[:] = [f for f in folders if not f.startswith(".")]
         found += [Path(where, f) for f in files if is_picture(Path(f))]
     return sorted(found, key=lambda p: [natural(part) for part in p.relative_to(folder).parts])
