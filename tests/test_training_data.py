@@ -7,9 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rbcedge.training.classifier import Draw, batches
+from rbcedge.training.classifier import BALANCE, Draw, batches
 from rbcedge.training.crops import RIM, Cut, centred, cut, fits, overlap, present
 from rbcedge.training.datasets import chula
+from rbcedge.training.export import final_layer, labels, prior
 from rbcedge.training.lessons import CODES, classes_of, keep_split, load, prepare_simulated
 from rbcedge.training.segmenter import sample, target
 from rbcedge.training.teacher import part, teach, trust
@@ -242,3 +243,20 @@ def test_the_teacher_finds_nearly_all_marked_cells_of_real_fields() -> None:
         found += int((near[y, x][sure] > 0).sum())
         total += int(sure.sum())
     assert found / total > 0.95
+
+
+def test_export_takes_the_drawing_back_and_orders_the_outputs() -> None:
+    empty = np.zeros((1, 1), np.uint8)
+    counts = {"NOR": 1000, "OVA": 400, "BUR": 100, "TEA": 100, "FRA": 100, "OTH": 300, "TWO": 100, "THR": 60}
+    cells = [Cut(empty, empty, empty, CODES.index(c), 0) for c, n in counts.items() for _ in range(n)]
+    shift = prior(cells)
+    drawn = np.array([counts[c] for c in CODES]) ** BALANCE
+    odds = drawn * np.exp(shift)
+    np.testing.assert_allclose(odds / odds.sum(), np.array([counts[c] for c in CODES]) / len(cells), rtol=1e-4)
+    kernel, bias = np.arange(16, dtype=np.float32).reshape(2, 8), np.zeros(8, np.float32)
+    body, new_kernel, new_bias = final_layer([np.ones(3, np.float32), kernel, bias], shift)
+    assert body.shape == (3,)
+    for k, label in enumerate(labels()):
+        old = CODES.index(label.code)
+        np.testing.assert_array_equal(new_kernel[:, k], kernel[:, old])
+        assert new_bias[k] == shift[old]

@@ -28,6 +28,7 @@ from rbcedge.convert.bundle import build  # noqa: E402
 from rbcedge.convert.tflite import convert, write  # noqa: E402
 from rbcedge.training import classifier, segmenter  # noqa: E402
 from rbcedge.training.crops import Cut  # noqa: E402
+from rbcedge.training.export import LAYOUT  # noqa: E402
 from rbcedge.training.networks import efficientnet, load_weights, unet  # noqa: E402
 from rbcedge.training.weights import read_weights, write_weights  # noqa: E402
 
@@ -202,3 +203,19 @@ def test_weights_are_kept_as_they_are(tmp_path: Path) -> None:
     for a, b in zip(weights, read_weights(tmp_path / "w.npz"), strict=True):
         np.testing.assert_array_equal(a, b)
     assert [p.name for p in tmp_path.iterdir()] == ["w.npz"]
+
+
+def test_the_converted_classifier_agrees_with_the_trained_one_on_both_crop_sides(tmp_path: Path) -> None:
+    model = efficientnet(8, "none", None)
+    rng = np.random.default_rng(5)
+    # Random weights give nearly constant outputs: spread the last layer.
+    *body, kernel, bias = model.get_weights()
+    weights = [*body, kernel * 40, bias]
+    model.set_weights(weights)
+    path = tmp_path / "classifier.tflite"
+    write(path, convert(partial(efficientnet, 8, "none", LAYOUT, 4, 0.0), weights, "fp32"))
+    engine = LiteRTEngine(path, "fp32")
+    for side in (56, 80):
+        crops = rng.integers(0, 255, (4, side, side, 3), np.uint8)
+        expected = np.asarray(model(crops.astype(np.float32) / 255))
+        np.testing.assert_allclose(engine.infer(crops), expected, atol=2e-3)

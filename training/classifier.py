@@ -24,6 +24,10 @@ REAL = {"NOR": 0.92, "OTH": 0.9, "OVA": 0.9, "BUR": 0.75, "FRA": 0.75, "TEA": 0.
 MADE_UP = {"TWO": 0.4, "THR": 0.45}
 
 
+#: Classes are drawn in proportion to their number to this power: 1 as they occur, 0 all alike.
+BALANCE = 0.7
+
+
 class Draw:
     """Draws training crops: classes by a root of their number, each cell changed at random."""
 
@@ -39,7 +43,7 @@ class Draw:
             raise RbcedgeError("No lesson has three single cells: there is nothing to learn from.")
         share = (
             np.array([max(len(r), 50) if r or s else 0 for r, s in zip(self._real, self._simulated, strict=True)])
-            ** 0.7
+            ** BALANCE
         )
         self.share: NDArray[np.float64] = share / share.sum()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.convert.bundle import build
-from rbcedge.training.crops import RIM, centred, cut
+from rbcedge.training.classifier import BALANCE
+from rbcedge.training.crops import RIM, Cut, centred, cut
 from rbcedge.training.lessons import CODES, load
 from rbcedge.training.networks import efficientnet, unet
 from rbcedge.training.weights import read_weights
@@ -26,9 +28,9 @@ NAMES = {
     "TEA": "teardrop",
     "FRA": "fragmented (schistocyte)",
     "BUR": "burr (crenated)",
+    "OTH": "other",
     "TWO": "two overlapped",
     "THR": "three overlapped",
-    "OTH": "other",
 }
 SIGNIFICANT = ("OVA", "TEA", "FRA", "BUR")
 CELLS = {"TWO": 2, "THR": 3}
@@ -36,14 +38,42 @@ CELLS = {"TWO": 2, "THR": 3}
 #: Cells classified in one call. Small, so that a field with a few new cells does not wait for a padded batch.
 BATCH = 8
 
+#: Side the classifier is laid out for in the file, px. The converter folds the padding of a strided convolution into
+#: it where the side it meets is even. From 56 px those are 56, 28, 14 (then 7 and 3), which are even at 80 too (80,
+#: 40, 20); the others stay explicit. So the one file is right on both crop sides, and on no arbitrary third one.
+LAYOUT = 56
+
 
 def labels() -> list[Label]:
-    """The paper's eight classes as bundle labels, in the order of the classifier's outputs."""
-    return [Label(c, NAMES[c], c in SIGNIFICANT, CELLS.get(c, 1)) for c in CODES]
+    """The paper's eight classes as bundle labels, in the order people read them: that of `NAMES`."""
+    return [Label(c, name, c in SIGNIFICANT, CELLS.get(c, 1)) for c, name in NAMES.items()]
+
+
+def prior(cuts: Sequence[Cut]) -> NDArray[np.float32]:
+    """(K,) what to add to the log odds of each class, in the order of `CODES`.
+
+    Training draws rare classes more often than they occur (`Draw`: number to the power `BALANCE`), so the network
+    expects them more often. This takes it back, so that a probability means the share among the real cells.
+    """
+    counts = np.maximum(np.bincount([c.code for c in cuts], minlength=len(CODES)), 50)
+    shift = (1 - BALANCE) * np.log(counts / counts.sum())
+    return (shift - shift.max()).astype(np.float32)
+
+
+def final_layer(weights: list[NDArray[np.float32]], shift: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Shift the classifier's log odds and put its outputs, trained in the order of `CODES`, in that of `labels`."""
+    order = [CODES.index(label.code) for label in labels()]
+    *body, kernel, bias = weights
+    return [*body, kernel[:, order], (bias + shift)[order]]
 
 
 def calibration(
-    lessons: list[dict[str, NDArray[Any]]], scale: float, seed: int = 0, fields: int = 24, cells: int = 512
+    lessons: list[dict[str, NDArray[Any]]],
+    cuts: Sequence[Cut],
+    scale: float,
+    seed: int = 0,
+    fields: int = 24,
+    cells: int = 512,
 ) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
     """Choose calibration pictures: fields at working resolution, and batches of crops with every class in them.
 
@@ -53,7 +83,6 @@ def calibration(
     chosen = [lessons[int(i)] for i in np.linspace(0, len(lessons) - 1, fields)]
     h, w = (round(v * scale) for v in chosen[0]["labels"].shape)
     pictures = [cv2.resize(x["pixels"], (w, h), interpolation=cv2.INTER_AREA)[None] for x in chosen]
-    cuts = cut(lessons)
     by_class = [[c for c in cuts if c.code == k] for k in range(len(CODES))]
     missing = [code for code, pool in zip(CODES, by_class, strict=True) if not pool]
     if missing:
@@ -62,7 +91,7 @@ def calibration(
     for i in range(cells):
         pool = by_class[i % len(CODES)]
         c = pool[int(rng.integers(len(pool)))]
-        crops.append(centred(c.pixels, c.own, c.others, 80))
+        crops.append(centred(c.pixels, c.own, c.others, LAYOUT))
     order = rng.permutation(len(crops))
     return pictures, [np.stack([crops[int(i)] for i in order[k : k + BATCH]]) for k in range(0, cells, BATCH)]
 
@@ -93,7 +122,9 @@ def export(
     width, depth, upsampling, scale = (shape[k] for k in ("width", "depth", "upsampling", "scale"))
     small = json.loads((classifier / "network.json").read_text())["small"]
     real = load(sorted(lessons.glob("[0-9]*.npz")))
-    pictures, crops = calibration(real, scale)
+    cuts = cut(real)
+    shift = prior(cuts)
+    pictures, crops = calibration(real, cuts, scale)
     h, w = round(size[0] * scale), round(size[1] * scale)
     digest = hashlib.sha256()
     for path in sorted(lessons.glob("[0-9]*.npz")):
@@ -108,8 +139,8 @@ def export(
                 pictures,
             ),
             "classifier": (
-                partial(efficientnet, len(CODES), "none", 80, BATCH, 0.0),
-                read_weights(classifier / "weights.npz"),
+                partial(efficientnet, len(CODES), "none", LAYOUT, BATCH, 0.0),
+                final_layer(read_weights(classifier / "weights.npz"), shift),
                 crops,
             ),
         },

@@ -107,7 +107,13 @@ def efficientnet(
     """
     from keras import Model, applications, layers
 
-    inputs = layers.Input(shape=(side, side, 3), batch_size=batch, name="pixels")
+    if side is not None:
+        # Keras pads strided convolutions by the parity of the side it is built for; a network that is trained and
+        # run on two sides needs one and the same padding, that of an unknown side.
+        core = efficientnet(classes, weights, None, None, dropout)
+        inputs = layers.Input(shape=(side, side, 3), batch_size=batch, name="pixels")
+        return Model(inputs, core(inputs), name="efficientnetb0")
+    inputs = layers.Input(shape=(None, None, 3), batch_size=batch, name="pixels")
     try:
         base = applications.EfficientNetB0(
             include_top=False,
