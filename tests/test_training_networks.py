@@ -105,7 +105,7 @@ def test_classifier_training_settles_its_batch_norm(tmp_path: Path) -> None:
     own = np.zeros((112, 112), np.uint8)
     own[36:76, 40:72] = 1
     cuts = [Cut(rng.integers(0, 255, (112, 112, 3), np.uint8), own, np.zeros_like(own), i % 8, 0) for i in range(24)]
-    classifier.train(cuts, cuts, tmp_path, steps=4, settle=0.5, batch=4, weights="none")
+    classifier.train(cuts, cuts, tmp_path, steps=4, settle=0.5, batch=4, weights="none", norm_batches=3)
     model = efficientnet(8, "none", None)
     weights = read_weights(tmp_path / "weights.npz")
     model.set_weights(weights)

@@ -99,14 +99,15 @@ def train(
     weights: str | Path = "imagenet",
     rate: float = 1.5e-3,
     smoothing: float = 0.05,
+    norm_batches: int = 40,
     seed: int = 0,
 ) -> None:
     """Train EfficientNetB0; interrupted, it goes on from its last checkpoint in `out`.
 
     AdamW with warm-up and one cosine decay, label smoothing, and an exponential average of the weights, which is
-    what is kept, in ``out/weights.npz``. After the share `settle` of the steps batch norm is measured over both
-    crop sides and then held fixed: a batch has crops of one side only, so its own statistics would differ from
-    what the network meets at the microscope.
+    what is kept, in ``out/weights.npz``. After the share `settle` of the steps batch norm is measured over
+    `norm_batches` of both crop sides and then held fixed: a batch has crops of one side only, so its own statistics
+    would differ from what the network meets at the microscope.
     """
     import keras
 
@@ -139,7 +140,7 @@ def train(
         for step in range(done, steps):
             x, y = waiting.result()
             if step == turn:
-                measure_norm(model, [next(stream)[0] for _ in range(40)])
+                measure_norm(model, [next(stream)[0] for _ in range(norm_batches)])
                 compile_(True)
                 average = [w.copy() for w in model.get_weights()]
             waiting = pool.submit(next, stream)
