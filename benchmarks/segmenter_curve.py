@@ -31,9 +31,9 @@ from rbcedge.cells import components
 from rbcedge.engines.litert import LiteRTEngine
 
 NETWORKS = [
+    (4, 0.5, "transpose"),
     (8, 0.5, "transpose"),
     (16, 0.5, "transpose"),
-    (4, 0.5, "transpose"),
     (8, 0.33, "transpose"),
     (8, 0.5, "paper"),
 ]
