@@ -3,14 +3,70 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from rbcedge.bundle import ROLES, Bundle
+from rbcedge.bundle import ROLES, Artefact, Bundle
 from rbcedge.engines.base import Engine
-from rbcedge.engines.litert import LiteRTEngine
 from rbcedge.errors import RbcedgeError, UsageError
 
-ENGINES = ("auto", "litert")
-PRECISIONS = ("auto", "fp32", "int8")
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One row of the table of engines.
+
+    Attributes
+    ----------
+    name : str
+        As `--engine` takes it and `Engine.name` gives it.
+    title : str
+        For people.
+    format : str
+        Format of the artefacts it runs, or makes its own files from.
+    precisions : tuple of str
+        What it can run, in the order in which "auto" takes them.
+    problem : callable () -> str or None
+        Why it cannot be used on this machine, with what to do, in words; None where it can. Quick, never raises.
+    load : callable (bundle, precisions, threads) -> (segmenter, classifier)
+        Loads both networks, each in the first of `precisions` that the bundle has. Raises RbcedgeError.
+    """
+
+    name: str
+    title: str
+    format: str
+    precisions: tuple[str, ...]
+    problem: Callable[[], str | None]
+    load: Callable[[Bundle, Sequence[str], int], tuple[Engine, Engine]]
+
+    def serves(self, bundle: Bundle, precisions: Sequence[str]) -> bool:
+        """Whether the bundle has both networks in this runtime's format and one of `precisions`."""
+        return all(bundle.find(role, self.format, precisions) for role in ROLES)
+
+
+def _litert_problem() -> str | None:
+    from rbcedge.engines.litert import interpreter_class
+
+    try:
+        interpreter_class()
+    except RbcedgeError as e:
+        return str(e)
+    return None
+
+
+def _load_litert(bundle: Bundle, precisions: Sequence[str], threads: int) -> tuple[Engine, Engine]:
+    from rbcedge.engines.litert import LiteRTEngine
+
+    first, second = (
+        LiteRTEngine(bundle.path(a), a.precision, threads) for a in artefacts(bundle, "tflite", precisions)
+    )
+    return first, second
+
+
+#: Every engine, best first: "auto" takes the first that can be used on this machine and that has networks in the
+#: bundle. An engine for a GPU stands before those for a CPU.
+RUNTIMES = (Runtime("litert", "LiteRT", "tflite", ("int8", "fp16", "fp32"), _litert_problem, _load_litert),)
+ENGINES = ("auto", *(r.name for r in RUNTIMES))
+PRECISIONS = ("auto", "fp32", "fp16", "int8")
 
 
 def load_engines(
@@ -22,16 +78,16 @@ def load_engines(
     ----------
     bundle : Bundle
     engine : str
-        One of `ENGINES`.
+        One of `ENGINES`; "auto" is the first of `RUNTIMES` that can be used here and has networks in the bundle.
     precision : str
-        One of `PRECISIONS`; "auto" is the smallest that the bundle has.
+        One of `PRECISIONS`; "auto" is the first of the runtime's own order that the bundle has.
     threads : int or None
         CPU threads; None: one for each core this process may use.
 
     Raises
     ------
     UsageError, RbcedgeError
-        For unknown names, and where the bundle has no such networks.
+        For unknown names, where the engine cannot be used, and where the bundle has no such networks.
     """
     if engine not in ENGINES:
         raise UsageError(f"Unknown engine '{engine}'. Known: {', '.join(ENGINES)}.")
@@ -39,16 +95,60 @@ def load_engines(
         raise UsageError(f"Unknown precision '{precision}'. Known: {', '.join(PRECISIONS)}.")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads make no sense. Give 1 or more.")
-    wanted = ("int8", "fp16", "fp32") if precision == "auto" else (precision,)
-    count = threads or len(os.sched_getaffinity(0))
+    runtime = _best(bundle, precision) if engine == "auto" else next(r for r in RUNTIMES if r.name == engine)
+    problem = runtime.problem()
+    if problem is not None:
+        raise RbcedgeError(problem)
+    return runtime.load(bundle, _wanted(runtime, precision), threads or cores())
+
+
+def artefacts(bundle: Bundle, format: str, precisions: Sequence[str]) -> tuple[Artefact, Artefact]:
+    """Return segmenter and classifier in this format, each in the first of `precisions` that there is.
+
+    Raises
+    ------
+    RbcedgeError
+        Where one is missing; the message says what the bundle has.
+    """
     found = []
     for role in ROLES:
-        artefact = bundle.find(role, "tflite", wanted)
+        artefact = bundle.find(role, format, precisions)
         if artefact is None:
             has = sorted({f"{a.format} {a.precision}" for a in bundle.artefacts if a.role == role})
             raise RbcedgeError(
-                f"Bundle '{bundle.name}' has no TFLite {role} in {' or '.join(wanted)}; "
-                f"it has {', '.join(has) or 'none'}. Choose another --precision."
+                f"Bundle '{bundle.name}' has no {format} {role} in {' or '.join(precisions)}; "
+                f"it has {', '.join(has) or 'none'}. Choose another --engine or --precision, "
+                "or make one with 'rbcedge convert'."
             )
-        found.append(LiteRTEngine(bundle.path(artefact), artefact.precision, count))
+        found.append(artefact)
     return found[0], found[1]
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _wanted(runtime: Runtime, precision: str) -> tuple[str, ...]:
+    return runtime.precisions if precision == "auto" else (precision,)
+
+
+def _best(bundle: Bundle, precision: str) -> Runtime:
+    """Return the first runtime that can be used here and has networks."""
+    reasons = []
+    for runtime in RUNTIMES:
+        wanted = _wanted(runtime, precision)
+        if not runtime.serves(bundle, wanted):
+            continue
+        problem = runtime.problem()
+        if problem is None:
+            return runtime
+        reasons.append(problem)
+    if reasons:
+        raise RbcedgeError(" ".join(reasons))
+    has = sorted({f"{a.role} {a.format} {a.precision}" for a in bundle.artefacts})
+    asked = "" if precision == "auto" else f" in {precision}"
+    raise RbcedgeError(
+        f"Bundle '{bundle.name}' has no pair of networks{asked} that an engine here can run; "
+        f"it has {', '.join(has) or 'none'}. Choose another --precision, or make one with 'rbcedge convert'."
+    )
