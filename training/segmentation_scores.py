@@ -49,16 +49,31 @@ class Overlap:
 
 def compare(truth: NDArray[np.integer], guess: NDArray[np.integer], ignore: NDArray[np.bool_] | None = None) -> Overlap:
     """Compare two (H, W) instance maps (0 background); instances mostly in `ignore` are left out of both."""
+    return match(truth, guess, ignore)[0]
+
+
+def match(
+    truth: NDArray[np.integer], guess: NDArray[np.integer], ignore: NDArray[np.bool_] | None = None
+) -> tuple[Overlap, NDArray[np.int64]]:
+    """Compare two (H, W) instance maps and say which instances are the same.
+
+    Returns
+    -------
+    overlap : Overlap
+    pairs : (M, 2) int64
+        Labels in `truth` and in `guess` of the instances with IoU above 0.5, by the first.
+    """
     known = np.ones(truth.shape, bool) if ignore is None else ~ignore
     t, g = np.where(known, truth, 0).ravel(), np.where(known, guess, 0).ravel()
     nt, ng = int(truth.max()) + 1, int(guess.max()) + 1
     shared = np.bincount(t.astype(np.int64) * ng + g, minlength=nt * ng).reshape(nt, ng)
     at, ag = np.bincount(truth.ravel(), minlength=nt), np.bincount(guess.ravel(), minlength=ng)
     kt, kg = shared.sum(1), shared.sum(0)
-    keep_t, keep_g = kt[1:] > 0.5 * at[1:], kg[1:] > 0.5 * ag[1:]
-    inner = shared[1:, 1:][np.ix_(keep_t, keep_g)]
-    union = kt[1:][keep_t][:, None] + kg[1:][keep_g][None] - inner
+    keep_t, keep_g = np.flatnonzero(kt[1:] > 0.5 * at[1:]) + 1, np.flatnonzero(kg[1:] > 0.5 * ag[1:]) + 1
+    inner = shared[np.ix_(keep_t, keep_g)]
+    union = kt[keep_t][:, None] + kg[keep_g][None] - inner
     # At more than one half an instance can match one other at the most.
-    matched = int((inner > 0.5 * union).sum())
+    rows, columns = np.nonzero(inner > 0.5 * union)
     either = int(((t > 0) | (g > 0)).sum())
-    return Overlap(int(((t > 0) & (g > 0)).sum()), either, matched, int(keep_t.sum()), int(keep_g.sum()))
+    overlap = Overlap(int(((t > 0) & (g > 0)).sum()), either, len(rows), len(keep_t), len(keep_g))
+    return overlap, np.stack([keep_t[rows], keep_g[columns]], axis=1)
