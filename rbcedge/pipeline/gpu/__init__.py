@@ -1,0 +1,1 @@
+"""The kernels and the drivers that run them; see docs/gpu.md."""
