@@ -15,6 +15,7 @@ from rbcedge.cli.cameras import cameras
 from rbcedge.cli.doctor import doctor
 from rbcedge.cli.export import export
 from rbcedge.cli.run import run
+from rbcedge.cli.train import train_app
 from rbcedge.errors import RbcedgeError, UsageError
 from rbcedge.native import native_silence
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(export)
 app.add_typer(bundle_app)
+app.add_typer(train_app)
 app.command()(cameras)
 app.command()(doctor)
 
