@@ -16,9 +16,8 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Which set.")] = 0,
 ) -> None:
     """Write a simulated set in the paper's layout: 25 slides, four scanners, exact masks and classes."""
-    from rich.progress import Progress
-
     from rbcedge.training.datasets.simulated import write
+    from rich.progress import Progress
 
     with Progress(transient=True) as bar:
         task = bar.add_task("slides", total=slides)
