@@ -62,9 +62,29 @@ def _load_litert(bundle: Bundle, precisions: Sequence[str], threads: int) -> tup
     return first, second
 
 
+def _onnx_problem() -> str | None:
+    from rbcedge.engines.onnx import runtime
+
+    try:
+        runtime()
+    except RbcedgeError as e:
+        return str(e)
+    return None
+
+
+def _load_onnx(bundle: Bundle, precisions: Sequence[str], threads: int) -> tuple[Engine, Engine]:
+    from rbcedge.engines.onnx import OnnxEngine
+
+    first, second = (OnnxEngine(bundle.path(a), a.precision, threads) for a in artefacts(bundle, "onnx", precisions))
+    return first, second
+
+
 #: Every engine, best first: "auto" takes the first that can be used on this machine and that has networks in the
 #: bundle. An engine for a GPU stands before those for a CPU.
-RUNTIMES = (Runtime("litert", "LiteRT", "tflite", ("int8", "fp16", "fp32"), _litert_problem, _load_litert),)
+RUNTIMES = (
+    Runtime("litert", "LiteRT", "tflite", ("int8", "fp16", "fp32"), _litert_problem, _load_litert),
+    Runtime("onnx", "ONNX Runtime", "onnx", ("fp32", "fp16", "int8"), _onnx_problem, _load_onnx),
+)
 ENGINES = ("auto", *(r.name for r in RUNTIMES))
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
 
