@@ -1,0 +1,67 @@
+// The CUDA that kernels.cu uses, for a C++ compiler: every launch runs thread by thread on the CPU.
+//
+// No shared memory and no __syncthreads: kernels that need them do not compile. With several workers, blocks run at
+// the same time, so that races between threads of different blocks are real ones.
+#pragma once
+
+#include <math.h>
+
+#include <thread>
+#include <vector>
+
+#define __global__
+#define __device__
+
+struct ThreadPlace {
+    unsigned int x, y, z;
+};
+
+#define OWN_THREAD static thread_local __attribute__((tls_model("initial-exec"), unused)) ThreadPlace
+OWN_THREAD threadIdx = {0, 0, 0};
+OWN_THREAD blockIdx = {0, 0, 0};
+OWN_THREAD blockDim = {1, 1, 1};
+OWN_THREAD gridDim = {1, 1, 1};
+
+template <class T> static inline T atomicAdd(T *at, T v) { return __atomic_fetch_add(at, v, __ATOMIC_RELAXED); }
+template <class T> static inline T atomicOr(T *at, T v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }
+
+static inline int atomicCAS(int *at, int expected, int wanted) {
+    __atomic_compare_exchange_n(at, &expected, wanted, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return expected;
+}
+
+static inline int atomicMin(int *at, int v) {
+    int old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (v < old && !__atomic_compare_exchange_n(at, &old, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return old;
+}
+
+static inline int atomicMax(int *at, int v) {
+    int old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (v > old && !__atomic_compare_exchange_n(at, &old, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return old;
+}
+
+static inline int __popc(unsigned int v) { return __builtin_popcount(v); }
+
+template <class Kernel> static void run_blocks(unsigned first, unsigned step, unsigned blocks, unsigned size, Kernel kernel) {
+    blockDim = {size, 1, 1};
+    gridDim = {blocks, 1, 1};
+    for (unsigned b = first; b < blocks; b += step) {
+        blockIdx.x = b;
+        for (unsigned t = 0; t < size; ++t) {
+            threadIdx.x = t;
+            kernel();
+        }
+    }
+}
+
+template <class Kernel> static void run_grid(unsigned blocks, unsigned size, unsigned workers, Kernel kernel) {
+    std::vector<std::thread> others;
+    for (unsigned w = 1; w < workers && w < blocks; ++w)
+        others.emplace_back([=] { run_blocks(w, workers, blocks, size, kernel); });
+    run_blocks(0, workers < 1 ? 1 : workers, blocks, size, kernel);
+    for (auto &t : others) t.join();
+}
