@@ -96,6 +96,47 @@ def settle(
     return best
 
 
+class Search:
+    """Native px per source px: given, or measured on the first fields, anew for each picture size.
+
+    Parameters
+    ----------
+    native_px : float
+        Diameter the networks were trained on, px.
+    um_per_px : float
+        Size of a native pixel, µm.
+    fixed : float or None
+        The scale, where the user gave it.
+    """
+
+    def __init__(self, native_px: float, um_per_px: float, fixed: float | None = None) -> None:
+        self._native_px, self._um_per_px, self._fixed = native_px, um_per_px, fixed
+        self._measured: dict[tuple[int, int], list[tuple[float, int]]] = {}
+        self.scale = fixed or 1.0
+
+    @property
+    def known(self) -> float | None:
+        """The scale, None before the first field where it is to be measured."""
+        return self.scale if self._fixed is not None or self._measured else None
+
+    def settled(self, size: tuple[int, int]) -> bool:
+        """Take the scale of pictures of this width and height; False where a field must still be measured."""
+        if self._fixed is not None:
+            return True
+        scale, cells = believed(self._measured.setdefault(size, []), self._um_per_px)
+        if cells >= ENOUGH and plausible(self._um_per_px * scale):
+            self.scale = scale
+            return True
+        return False
+
+    def add(self, size: tuple[int, int], guess: float, measure: Callable[[float], tuple[float, int]]) -> None:
+        """Measure one more field of this size (see `settle`) and take what is then believed."""
+        seen = self._measured.setdefault(size, [])
+        seen.append(settle(guess, self._native_px, measure))
+        del seen[:-20]
+        self.scale = believed(seen, self._um_per_px)[0]
+
+
 def _limited(scale: float) -> float:
     return min(max(scale, LIMITS[0]), LIMITS[1])
 
