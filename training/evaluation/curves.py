@@ -44,8 +44,12 @@ def mean_roc(curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) 
     for fpr, tpr in curves:
         if np.isnan(fpr).any() or np.isnan(tpr).any():
             continue
-        # Of several points at one rate the highest is reached; just before it, the lowest.
         rate, first = np.unique(fpr, return_index=True)
-        top = np.maximum.reduceat(tpr, first)
-        values.append(np.interp(GRID, rate, top))
+        # A curve climbs straight up at a rate: the way to it ends at the foot, the way from it begins at the top.
+        foot, top = tpr[first], np.maximum.reduceat(tpr, first)
+        at = np.searchsorted(rate, GRID, side="right") - 1
+        after = np.minimum(at + 1, len(rate) - 1)
+        with np.errstate(invalid="ignore"):
+            part = np.where(after > at, (GRID - rate[at]) / (rate[after] - rate[at]), 0)
+        values.append(top[at] + part * np.where(after > at, foot[after] - top[at], 0))
     return np.mean(values, axis=0) if values else np.full(len(GRID), np.nan)
