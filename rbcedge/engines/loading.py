@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -79,9 +80,22 @@ def _load_onnx(bundle: Bundle, precisions: Sequence[str], threads: int) -> tuple
     return first, second
 
 
+def _tensorrt_problem() -> str | None:
+    from rbcedge.engines.tensorrt_api import problem
+
+    return problem()
+
+
+def _load_tensorrt(bundle: Bundle, precisions: Sequence[str], threads: int) -> tuple[Engine, Engine]:
+    from rbcedge.engines.tensorrt import load
+
+    return load(bundle, precisions, threads)
+
+
 #: Every engine, best first: "auto" takes the first that can be used on this machine and that has networks in the
 #: bundle. An engine for a GPU stands before those for a CPU.
 RUNTIMES = (
+    Runtime("tensorrt", "TensorRT", "onnx", ("fp16", "int8", "fp32"), _tensorrt_problem, _load_tensorrt),
     Runtime("litert", "LiteRT", "tflite", ("int8", "fp16", "fp32"), _litert_problem, _load_litert),
     Runtime("onnx", "ONNX Runtime", "onnx", ("fp32", "fp16", "int8"), _onnx_problem, _load_onnx),
 )
@@ -98,7 +112,8 @@ def load_engines(
     ----------
     bundle : Bundle
     engine : str
-        One of `ENGINES`; "auto" is the first of `RUNTIMES` that can be used here and has networks in the bundle.
+        One of `ENGINES`; "auto" is the first of `RUNTIMES` that can be used here and has networks in the bundle; one
+        that cannot be loaded is named on the error stream, and the next is taken.
     precision : str
         One of `PRECISIONS`; "auto" is the first of the runtime's own order that the bundle has.
     threads : int or None
@@ -115,7 +130,9 @@ def load_engines(
         raise UsageError(f"Unknown precision '{precision}'. Known: {', '.join(PRECISIONS)}.")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads make no sense. Give 1 or more.")
-    runtime = _best(bundle, precision) if engine == "auto" else next(r for r in RUNTIMES if r.name == engine)
+    if engine == "auto":
+        return _load_best(bundle, precision, threads or cores())
+    runtime = next(r for r in RUNTIMES if r.name == engine)
     problem = runtime.problem()
     if problem is not None:
         raise RbcedgeError(problem)
@@ -153,17 +170,30 @@ def _wanted(runtime: Runtime, precision: str) -> tuple[str, ...]:
     return runtime.precisions if precision == "auto" else (precision,)
 
 
-def _best(bundle: Bundle, precision: str) -> Runtime:
-    """Return the first runtime that can be used here and has networks."""
-    reasons = []
+def _load_best(bundle: Bundle, precision: str, threads: int) -> tuple[Engine, Engine]:
+    """Load the first runtime that can be used here and has networks; one that fails is named and left out."""
+    *others, last = _usable(bundle, precision)
+    for runtime in others:
+        try:
+            return runtime.load(bundle, _wanted(runtime, precision), threads)
+        except RbcedgeError as e:
+            print(f"rbcedge: {runtime.title} is left out: {e}", file=sys.stderr, flush=True)
+    return last.load(bundle, _wanted(last, precision), threads)
+
+
+def _usable(bundle: Bundle, precision: str) -> list[Runtime]:
+    """Return the runtimes that can be used here and have networks, best first; at least one."""
+    found, reasons = [], []
     for runtime in RUNTIMES:
-        wanted = _wanted(runtime, precision)
-        if not runtime.serves(bundle, wanted):
+        if not runtime.serves(bundle, _wanted(runtime, precision)):
             continue
         problem = runtime.problem()
         if problem is None:
-            return runtime
-        reasons.append(problem)
+            found.append(runtime)
+        else:
+            reasons.append(problem)
+    if found:
+        return found
     if reasons:
         raise RbcedgeError(" ".join(reasons))
     has = sorted({f"{a.role} {a.format} {a.precision}" for a in bundle.artefacts})
