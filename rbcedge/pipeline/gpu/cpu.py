@@ -24,17 +24,8 @@ from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, OutOfMemory, Stream, Transfers
 from rbcedge.pipeline.gpu.source import BLOCK, declarations, pack, signatures, text
 
-_FLAGS = tuple("-std=c++17 -O2 -ffp-contract=off -fno-math-errno -fPIC -shared -pthread -w -x c++".split())
-    "-std=c++17",
-    "-O2",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-    "-w",
-    "-x",
-    "c++",
+_FLAGS = tuple(
+    ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w", "-x", "c++"]
 )
 
 
