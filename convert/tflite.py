@@ -1,4 +1,4 @@
-"""Keras to TFLite: float32, or full INT8 calibrated on real pictures."""
+"""Keras to TFLite: float32, float16, or INT8 calibrated on real pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from rbcedge.errors import RbcedgeError
 
-Precision = Literal["fp32", "int8"]
+#: "int8-float" is INT8 inside, with float32 pixels in and probabilities out, for programs that want no integers.
+Precision = Literal["fp32", "fp16", "int8", "int8-float"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8-float")
 
 
 def convert(
@@ -29,8 +31,9 @@ def convert(
         Builds the network with a static batch (a dynamic one leaves shape arithmetic in the model).
     weights : list of arrays
         As `model.get_weights()` gives them.
-    precision : "fp32" or "int8"
-        INT8 is per-channel weights, integer activations, uint8 pixels in and int8 out.
+    precision : str
+        One of `PRECISIONS`. float16 keeps weights at half the size; a CPU still reckons in float32. INT8 is
+        per-channel weights, integer activations, uint8 pixels in and int8 out.
     calibration : iterable of (n, H, W, 3) uint8
         Real pictures as the network sees them at run time, red, green, blue; needed for INT8.
 
@@ -47,7 +50,10 @@ def convert(
     if model.inputs[0].shape[0] is None:
         raise ValueError("the network must be built with a static batch")
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    if precision == "int8":
+    if precision == "fp16":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    if precision in ("int8", "int8-float"):
         pictures = [np.asarray(p) for p in calibration]
         if not pictures:
             raise RbcedgeError("INT8 needs calibration pictures, none were given.")
@@ -59,10 +65,23 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = representative
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.int8
-    out: bytes = converter.convert()
+        if precision == "int8":
+            converter.inference_input_type = tf.uint8
+            converter.inference_output_type = tf.int8
+    try:
+        out: bytes = converter.convert()
+    except Exception as e:
+        reason = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise RbcedgeError(f"{model.name} cannot be converted to TFLite ({reason}).") from e
     return out
+
+
+def fixed(model: Any, batch: int, height: int, width: int) -> Any:
+    """Return a Keras network with a static batch and size, as the converter wants it, on the layers of `model`."""
+    import keras
+
+    inputs = keras.Input(batch_shape=(batch, height, width, 3), name="pixels")
+    return keras.Model(inputs, model(inputs), name=model.name)
 
 
 def write(path: Path, model: bytes) -> None:

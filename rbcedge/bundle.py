@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rbcedge.errors import RbcedgeError
+from rbcedge.manifest import Section
 
 SCHEMA = 1
 ROLES = ("segmenter", "classifier")
@@ -41,7 +42,19 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """One network file of a bundle."""
+    """One network file of a bundle.
+
+    Attributes
+    ----------
+    role, format, precision : str
+        Of `ROLES`, `FORMATS`, `PRECISIONS`. No two files of a bundle have all three in common.
+    file : str
+        Name in the bundle's folder.
+    bytes : int
+    sha256 : str
+    accepted_loss : mapping or None
+        What this file loses against float32, where that is more than is tolerated and somebody accepted it.
+    """
 
     role: str
     format: str
@@ -49,6 +62,11 @@ class Artefact:
     file: str
     bytes: int
     sha256: str
+    accepted_loss: Mapping[str, Any] | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """Return what stands in the manifest."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +163,12 @@ def load(folder: Path, check_files: bool = True) -> Bundle:
         ) from e
     try:
         bundle = _parse(folder, json.loads(raw), hashlib.sha256(raw).hexdigest())
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        what = f"'{e.args[0]}' is missing" if isinstance(e, KeyError) else str(e)
-        raise RbcedgeError(f"{path}: {what}. Reinstall the bundle.") from e
+    except json.JSONDecodeError as e:
+        raise RbcedgeError(
+            f"{path}: line {e.lineno}, column {e.colno} is no JSON ({e.msg}). Correct it, or reinstall the bundle."
+        ) from e
+    except ValueError as e:
+        raise RbcedgeError(f"{path}: {e}. Correct it, or reinstall the bundle.") from e
     if check_files:
         for artefact in bundle.artefacts:
             problem = check(bundle, artefact)
@@ -175,52 +196,62 @@ def describe(role: str, format: str, precision: str, path: Path) -> Artefact:
     return Artefact(role, format, precision, path.name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _parse(folder: Path, m: dict[str, Any], sha256: str) -> Bundle:
-    if m["schema"] != SCHEMA:
-        raise ValueError(f"schema {m['schema']}, this version reads {SCHEMA}")
+def _parse(folder: Path, manifest: Any, sha256: str) -> Bundle:
+    m = Section(manifest)
+    schema = m.whole("schema", 0)
+    if schema != SCHEMA:
+        raise ValueError(f"schema {schema}, this version of rbcedge reads {SCHEMA}")
     labels = tuple(
-        Label(str(e["code"]), str(e["name"]), bool(e.get("significant", False)), int(e.get("cells", 1)))
-        for e in m["labels"]
+        Label(e.text("code"), e.text("name"), e.flag("significant", False), e.whole("cells", 1, default=1))
+        for e in m.sections("labels")
     )
+    check_labels(labels)
+    artefacts = tuple(_artefact(e) for e in m.sections("artefacts"))
+    for k, a in enumerate(artefacts):
+        if Path(a.file).name != a.file:
+            raise ValueError(f"artefacts[{k}].file must be a file of the bundle's own folder, it is '{a.file}'")
+        if any((a.role, a.format, a.precision) == (b.role, b.format, b.precision) for b in artefacts[:k]):
+            raise ValueError(f"artefacts[{k}]: a second {a.format} {a.role} in {a.precision}")
+    scale, segmenter, classifier = m.section("scale"), m.section("segmenter"), m.section("classifier")
+    crop = classifier.whole("crop_px", 16, 1024)
+    return Bundle(
+        folder=folder,
+        name=m.text("name"),
+        created=m.text("created"),
+        licence=m.text("licence"),
+        labels=labels,
+        diameter_px=scale.number("diameter_px", 0, open_end=True),
+        um_per_px=scale.number("um_per_px", 0, open_end=True),
+        segmenter_scale=segmenter.number("scale", 1 / 16, 1),
+        crop_px=crop,
+        small_crop_px=classifier.whole("small_crop_px", 16, crop, default=crop),
+        rim_px=classifier.whole("rim_px", 0, 16, default=0),
+        mask_threshold=segmenter.number("threshold", 0, 1, open_end=True),
+        confidence_threshold=classifier.number("confidence_threshold", 0, 0.999),
+        temperature=classifier.number("temperature", 0, open_end=True),
+        artefacts=artefacts,
+        manifest=m.values,
+        sha256=sha256,
+    )
+
+
+def _artefact(entry: Section) -> Artefact:
+    loss = entry.values.get("accepted_loss")
+    return Artefact(
+        entry.text("role", ROLES),
+        entry.text("format", FORMATS),
+        entry.text("precision", PRECISIONS),
+        entry.text("file"),
+        entry.whole("bytes", 0),
+        entry.text("sha256"),
+        None if loss is None else entry.section("accepted_loss").values,
+    )
+
+
+def check_labels(labels: Sequence[Label]) -> None:
+    """Raise ValueError unless there are labels, with different codes that can name a file and a column."""
     codes = [label.code for label in labels]
     if not labels or len(set(codes)) != len(codes):
         raise ValueError("labels must be a list of different codes")
     if not all(code.isidentifier() for code in codes):
         raise ValueError(f"label codes must be plain words, got {codes}")
-    artefacts = tuple(
-        Artefact(e["role"], e["format"], e["precision"], e["file"], int(e["bytes"]), e["sha256"])
-        for e in m["artefacts"]
-    )
-    for a in artefacts:
-        if a.role not in ROLES or a.format not in FORMATS or a.precision not in PRECISIONS:
-            raise ValueError(f"artefact {a.file}: unknown role, format or precision")
-        if Path(a.file).name != a.file:
-            raise ValueError(f"artefact {a.file}: must be a file of the bundle's own folder")
-    bundle = Bundle(
-        folder=folder,
-        name=str(m["name"]),
-        created=str(m["created"]),
-        licence=str(m["licence"]),
-        labels=labels,
-        diameter_px=float(m["scale"]["diameter_px"]),
-        um_per_px=float(m["scale"]["um_per_px"]),
-        segmenter_scale=float(m["segmenter"]["scale"]),
-        crop_px=int(m["classifier"]["crop_px"]),
-        small_crop_px=int(m["classifier"].get("small_crop_px", m["classifier"]["crop_px"])),
-        rim_px=int(m["classifier"].get("rim_px", 0)),
-        mask_threshold=float(m["segmenter"]["threshold"]),
-        confidence_threshold=float(m["classifier"]["confidence_threshold"]),
-        temperature=float(m["classifier"]["temperature"]),
-        artefacts=artefacts,
-        manifest=m,
-        sha256=sha256,
-    )
-    if not (bundle.diameter_px > 0 and bundle.um_per_px > 0 and 0 < bundle.segmenter_scale <= 1):
-        raise ValueError("scale must be positive")
-    if not 16 <= bundle.small_crop_px <= bundle.crop_px:
-        raise ValueError("small_crop_px must lie between 16 and crop_px")
-    if not 0 <= bundle.rim_px <= 16:
-        raise ValueError("rim_px must lie between 0 and 16")
-    if not (0 < bundle.mask_threshold < 1 and 0 <= bundle.confidence_threshold < 1 and bundle.temperature > 0):
-        raise ValueError("thresholds must lie between 0 and 1, the temperature above 0")
-    return bundle
