@@ -183,6 +183,17 @@ def network(name: str) -> Network:
     return found
 
 
+def chosen(name: str) -> tuple[str, ...]:
+    """Names of the networks that `--network` asks for; "all" gives all of Table 5.
+
+    Raises
+    ------
+    UsageError
+        Where there is none of this name.
+    """
+    return tuple(NETWORKS) if name.lower() == "all" else (network(name).name,)
+
+
 def classifier(
     name: str,
     classes: int,
@@ -223,33 +234,33 @@ def classifier(
     """
     from keras import layers
 
-    chosen = network(name)
-    if side < chosen.least_px:
-        raise UsageError(f"{name} needs crops of {chosen.least_px} px at least, got {side}.")
+    wanted = network(name)
+    if side < wanted.least_px:
+        raise UsageError(f"{name} needs crops of {wanted.least_px} px at least, got {side}.")
     inputs = layers.Input(shape=(side, side, 3), batch_size=batch, name="pixels")
-    return _classifier(chosen, inputs, classes, weights, dropout)
+    return _classifier(wanted, inputs, classes, weights, dropout)
 
 
-def _classifier(chosen: Network, inputs: Any, classes: int, weights: str | Path, dropout: float) -> Any:
+def _classifier(wanted: Network, inputs: Any, classes: int, weights: str | Path, dropout: float) -> Any:
     from keras import Model, applications, layers
 
     try:
-        base = getattr(applications, chosen.application)(
+        base = getattr(applications, wanted.application)(
             include_top=False,
             weights="imagenet" if weights == "imagenet" else None,
-            input_tensor=_scaled(inputs, chosen.scaling),
+            input_tensor=_scaled(inputs, wanted.scaling),
             pooling="avg",
         )
     except Exception as e:  # Keras wraps whatever the download raised
         if weights != "imagenet":
             raise
         raise RbcedgeError(
-            f"ImageNet weights of {chosen.application} could not be downloaded ({e}). "
+            f"ImageNet weights of {wanted.application} could not be downloaded ({e}). "
             "Use --weights none to start from random weights, or --weights FILE."
         ) from e
     x = layers.Dropout(dropout)(base.output) if dropout else base.output
     outputs = layers.Dense(classes, activation="softmax", name="classes", dtype="float32")(x)
-    model = Model(inputs, outputs, name=chosen.name)
+    model = Model(inputs, outputs, name=wanted.name)
     if weights not in ("imagenet", "none"):
         load_weights(model, Path(weights))
     return model
