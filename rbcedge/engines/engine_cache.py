@@ -116,7 +116,7 @@ def default_folder() -> Path:
 
 def spare_folder() -> Path:
     """Where engines go when the cache cannot be written: gone after a restart of the machine, but not before."""
-    return Path(tempfile.gettempdir()) / f"rbcedge-engines-{os.getuid()}"
+    return Path(tempfile.gettempdir()) / f"rbcedge-engines-{os.geteuid()}"
 
 
 def obtain(
@@ -336,7 +336,7 @@ def _cannot_write(folder: Path) -> str | None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Engines hold code that runs on load: a folder that somebody else made in /tmp is not ours to use.
-        if folder == spare_folder() and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
+        if folder == spare_folder() and (folder.is_symlink() or folder.stat().st_uid != os.geteuid()):
             return "it belongs to somebody else"
         with tempfile.TemporaryFile(dir=folder):
             return None
