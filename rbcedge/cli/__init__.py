@@ -10,6 +10,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from rbcedge.cli.bench import bench
 from rbcedge.cli.bundle import bundle_app
 from rbcedge.cli.cameras import cameras
 from rbcedge.cli.doctor import doctor
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(export)
+app.command()(bench)
 app.add_typer(bundle_app)
 app.add_typer(train_app)
 app.command()(cameras)

@@ -1,0 +1,1 @@
+"""How long a picture takes, from the camera to the count: measured, described, compared."""
