@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,68 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.datasets.chula import TO_PAPER, LabelledField
 from rbcedge.training.lessons import CODES
-from rbcedge.training.measures import Measures, confusion, measure
+from rbcedge.training.measures import Measures, confusion, false_abnormal, measure
 
 from rbcedge.errors import RbcedgeError
+
+#: A field counts as fully marked where this share of the cells off its border hold a mark.
+FULLY_MARKED = 0.85
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A listed cell off the border whose class is known from its marks.
+
+    Attributes
+    ----------
+    picture : Path
+    number : int
+        Of the field.
+    box : tuple of float
+        x, y, w, h in px.
+    truth : str
+        One mark: its class; two or three: TWO or THR.
+    row : mapping
+        Its line of cells.csv.
+    """
+
+    picture: Path
+    number: int
+    box: Box
+    truth: str
+    row: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Marks and listed cells of a run, laid over each other.
+
+    Attributes
+    ----------
+    fields : int
+    points : int
+        Marked cells.
+    missed : tuple of (Path, x, y)
+        Marks that lie in the box of no listed cell.
+    cells : tuple of Labelled
+    full_fields, full_cells : int
+        Fields in which nearly all cells are marked, and the listed cells off their borders.
+    unmarked : tuple of (Path, Box)
+        Listed cells off the border without a mark, in those fields.
+    extra : float
+        Mean over those fields of the share without a mark, NaN without such a field.
+    """
+
+    fields: int
+    points: int
+    missed: tuple[tuple[Path, int, int], ...]
+    cells: tuple[Labelled, ...]
+    full_fields: int
+    full_cells: int
+    unmarked: tuple[tuple[Path, Box], ...]
+    extra: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +131,42 @@ def score(cells_csv: Path, fields: Sequence[LabelledField]) -> Score:
     Raises
     ------
     RbcedgeError
-        Where the file lacks columns, or no picture of `fields` is in it.
+        Where the file lacks columns or names an unknown class, or no picture of `fields` is in it.
     """
-    rows: dict[str, list[dict[str, str]]] = defaultdict(list)
+    found = lay_over(cells_csv, fields)
+    for cell in found.cells:
+        if cell.row["code"] not in CODES:
+            raise RbcedgeError(f"{cells_csv}: class {cell.row['code']!r}; the labels know {', '.join(CODES)}.")
+    truth = np.array([CODES.index(c.truth) for c in found.cells], int)
+    guess = np.array([CODES.index(c.row["code"]) for c in found.cells], int)
+    counts = confusion(truth, guess, len(CODES))
+    abnormal = false_abnormal(counts, CODES)
+    assert abnormal is not None
+    wrong, rounded = abnormal
+    return Score(
+        found.fields, found.points, found.points - len(found.missed), found.extra, found.full_fields, counts,
+        float(wrong / max(rounded, 1)),
+    )  # fmt: skip
+
+
+def lay_over(cells_csv: Path, fields: Sequence[LabelledField]) -> Comparison:
+    """Lay the marks of `fields` over the cells of a run over still pictures.
+
+    Raises
+    ------
+    RbcedgeError
+        Where a table is missing or lacks columns, or no picture of `fields` is in it.
+    """
     # A picture in which nothing was found has no row among the cells.
-    with cells_csv.with_name("fields.csv").open(newline="") as f:
-        pictures = {Path(row["source"]).name for row in csv.DictReader(f)}
-    with cells_csv.open(newline="") as f:
-        reader = csv.DictReader(f)
-        missing = {"source", "x", "y", "w", "h", "cx", "cy", "code", "counted"} - set(reader.fieldnames or ())
-        if missing:
-            raise RbcedgeError(f"{cells_csv}: columns {', '.join(sorted(missing))} are missing.")
-        for row in reader:
-            rows[Path(row["source"]).name].append(row)
-    points = found = seen = 0
+    pictures = {Path(row["source"]).name for row in _read(cells_csv.with_name("fields.csv"), {"source"})}
+    rows: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in _read(cells_csv, {"source", "x", "y", "w", "h", "cx", "cy", "code", "counted"}):
+        rows[Path(row["source"]).name].append(row)
+    points = seen = full = 0
     extra: list[float] = []
-    truth: list[int] = []
-    guess: list[int] = []
+    missed: list[tuple[Path, int, int]] = []
+    unmarked: list[tuple[Path, Box]] = []
+    cells: list[Labelled] = []
     for field in fields:
         if not len(field.points) or field.picture.name not in pictures:
             continue
@@ -98,30 +176,47 @@ def score(cells_csv: Path, fields: Sequence[LabelledField]) -> Score:
         centres = np.array([[float(r["cx"]), float(r["cy"])] for r in listed]).reshape(-1, 2)
         held = _assign(field.points, boxes, centres)
         points += len(held)
-        found += int((held >= 0).sum())
+        missed += [(field.picture, int(x), int(y)) for x, y in field.points[held < 0]]
         h, w = _size(boxes)
         inner = (
             (boxes[:, 0] > 0) & (boxes[:, 1] > 0) & (boxes[:, 0] + boxes[:, 2] < w) & (boxes[:, 1] + boxes[:, 3] < h)
         )
         marked = np.isin(np.arange(len(listed)), held)
         share = marked[inner].mean() if inner.any() else 0.0
-        if share > 0.85:
+        if share > FULLY_MARKED:
             extra.append(1 - share)
+            full += int(inner.sum())
+            unmarked += [(field.picture, _box(boxes[i])) for i in np.flatnonzero(inner & ~marked)]
         for i in np.unique(held[held >= 0]):
             kinds = field.types[held == i]
             code = TO_PAPER[int(kinds[0])] if len(kinds) == 1 else {2: "TWO", 3: "THR"}.get(len(kinds))
             if code and inner[i]:
-                truth.append(CODES.index(code))
-                guess.append(CODES.index(listed[i]["code"]))
+                cells.append(Labelled(field.picture, field.number, _box(boxes[i]), code, listed[i]))
     if not seen:
         raise RbcedgeError(f"{cells_csv}: none of the labelled pictures is in it.")
-    counts = confusion(np.array(truth, int), np.array(guess, int), len(CODES))
-    rounded = counts[CODES.index("NOR")]
-    wrong = sum(rounded[CODES.index(c)] for c in ("TEA", "FRA", "BUR"))
-    return Score(
-        seen, points, found, float(np.mean(extra)) if extra else float("nan"), len(extra), counts,
-        float(wrong / max(rounded.sum(), 1)),
+    return Comparison(
+        seen, points, tuple(missed), tuple(cells), len(extra), full, tuple(unmarked),
+        float(np.mean(extra)) if extra else float("nan"),
     )  # fmt: skip
+
+
+def _read(path: Path, needed: set[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            reader = csv.DictReader(f)
+            missing = needed - set(reader.fieldnames or ())
+            if missing:
+                raise RbcedgeError(f"{path}: columns {', '.join(sorted(missing))} are missing.")
+            return list(reader)
+    except OSError as e:
+        raise RbcedgeError(
+            f"{path}: cannot be read ({e.strerror}). Give the cells.csv that 'rbcedge run' wrote, in its own folder."
+        ) from e
+
+
+def _box(row: NDArray[np.float64]) -> Box:
+    x, y, w, h = (float(v) for v in row)
+    return x, y, w, h
 
 
 def _size(boxes: NDArray[np.float64]) -> tuple[float, float]:

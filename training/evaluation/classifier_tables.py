@@ -89,9 +89,10 @@ def _coverage(m: Measures, codes: Sequence[str]) -> list[str]:
     return notes
 
 
-def _folds(run: ClassifierRun) -> str:
+def over(run: ClassifierRun) -> str:
+    """Say what figures are taken over, in words."""
     n = len(run.folds)
-    return f"{n} fold{'s' if n > 1 else ''}" + ("" if n > 1 else ", so no spread")
+    return f"mean ± sd over {n} folds" if n > 1 else "one fold, so no spread"
 
 
 def table_4(runs: Sequence[ClassifierRun], network: str, weighted: bool) -> Table | Missing:
@@ -121,7 +122,7 @@ def table_4(runs: Sequence[ClassifierRun], network: str, weighted: bool) -> Tabl
     columns = ["class", "cells"]
     for symbol in paper.TABLE_4_COLUMNS:
         columns += [f"{symbol} %", f"{symbol} paper"]
-    notes = [f"{name_of(network)}, {how(True, weighted)}; mean ± sd over {_folds(run)}.", *_coverage(m, run.codes)]
+    notes = [f"{name_of(network)}, {how(True, weighted)}; {over(run)}.", *_coverage(m, run.codes)]
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -157,7 +158,7 @@ def table_5(runs: Sequence[ClassifierRun]) -> Table | Missing:
     columns = ("network", *_SUMMARY_COLUMNS, *(c for n in paper.TABLE_5_COLUMNS[4:] for c in (n, f"{n} paper")))
     machines = sorted({machine_of(r) for r in chosen})
     notes = [
-        f"{how(True, False).capitalize()}; mean ± sd over folds ({_each(chosen, _folds)}). Times: ours on "
+        f"{how(True, False).capitalize()}; {_each(chosen, over)}. Times: ours on "
         f"{'; '.join(machines)}, a fold's training and {paper.TEST_CELLS:,} cells (scaled from "
         f"{len(chosen[0].folds[0].cells):,}); the paper's on a T4.",
         "M: trainable parameters in millions. MB: 2^20 bytes of the saved model with its optimiser.",
@@ -233,7 +234,7 @@ def table_7(runs: Sequence[ClassifierRun], network: str) -> Table | Missing:
     if lacking:
         return Missing(name, title, f"no run of {name_of(network)} with {'; or with '.join(lacking)}")
     rows = [(how(*way), *_row(summary(run.counts()), paper.TABLE_7.get(way), 1)) for way, run in found]
-    notes = (f"Mean ± sd over folds ({'; '.join(f'{how(*w)}: {_folds(r)}' for w, r in found)}).",)
+    notes = (f"{'; '.join(f'{how(*w)}: {over(r)}' for w, r in found).capitalize()}.",)
     return Table(name, title, ("training", *_SUMMARY_COLUMNS), tuple(tuple(r) for r in rows), notes)
 
 
@@ -256,7 +257,7 @@ def table_8(runs: Sequence[ClassifierRun], network: str) -> Table | Missing:
             partial.append(f"{slide} ({covered})")
         row = [slide, scanner, f"{int(counts[0].sum()):,}", f"{cells:,}" if cells else NONE]
         rows.append(tuple(row + _row(summary(counts), theirs, 2)))
-    notes = [f"{how(True, False).capitalize()}; mean ± sd over {_folds(run)}."]
+    notes = [f"{how(True, False).capitalize()}; {over(run)}."]
     if partial:
         notes.append(
             f"Slides without cells of every class, and how many classes their means cover: {', '.join(partial)}."

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.evaluation.agreement import cohen_kappa, fleiss_kappa
-from rbcedge.training.evaluation.classifier_tables import how, name_of, summary
+from rbcedge.training.evaluation.classifier_tables import how, name_of, over, summary
 from rbcedge.training.evaluation.confidence import cross_fitted, fit_temperature, reliability, surprise
 from rbcedge.training.evaluation.curves import auc
 from rbcedge.training.evaluation.runs import ClassifierRun, Fold, read_readers
@@ -55,7 +55,7 @@ def measures_table(run: ClassifierRun) -> Table:
     rows.append(("mean", f"{int(counts[0].sum()):,}", *means))
     covered = int(m.present[0].sum())
     notes = (
-        f"{label(run)}: each class against the rest, mean ± sd over {len(run.folds)} folds; means over the {covered} "
+        f"{label(run)}: each class against the rest, {over(run)}; means over the {covered} "
         f"classes that have cells. ACC here is Eq. 4 of a class against the rest; the share of all cells that is right "
         f"is {_spread(np.asarray(m.accuracy))} %.",
     )
@@ -89,7 +89,7 @@ def scanner_table(run: ClassifierRun) -> Table | Missing:
             (scanner or "unknown", f"{slides}", f"{int(counts[0].sum()):,}", f"{covered}", *map(_spread, s.values()))
         )
     columns = ("scanner", "slides", "cells", "classes", *(f"{c} %" for c in s))
-    notes = (f"{label(run)}; mean ± sd over {len(run.folds)} folds; means over the classes that have cells there.",)
+    notes = (f"{label(run)}; {over(run)}; means over the classes that have cells there.",)
     return Table("scanners", title, columns, tuple(rows), notes)
 
 
@@ -266,11 +266,11 @@ def confusions_table(run: ClassifierRun, most: int = 12) -> Table:
         t, g = np.unravel_index(flat, wrong.shape)
         if wrong[t, g] > 0:
             rows.append(
-                (run.codes[t], run.codes[g], f"{wrong[t, g]:.1f}", percent(wrong[t, g] / counts[t].sum()),
+                (run.codes[t], run.codes[g], f"{wrong[t, g]:.1f}" if len(run.folds) > 1 else f"{wrong[t, g]:.0f}", percent(wrong[t, g] / counts[t].sum()),
                  percent(wrong[t, g] / wrong.sum()))
             )  # fmt: skip
     columns = ("label", "called", "cells", "of the label's cells %", "of all mistakes %")
-    notes = (f"{label(run)}; mean over {len(run.folds)} folds.",)
+    notes = (f"{label(run)}; {over(run)}.",)
     return Table("mistakes", "Commonest mistakes", columns, tuple(rows), notes)
 
 

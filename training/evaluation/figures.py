@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Okabe and Ito's colours, told apart by colour-blind people; yellow is left out: it vanishes on paper.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#882255")
 _LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)), (0, (3, 1)), (0, (1, 3)))
 _MARKERS = "osD^vP*Xh"
 DPI = 150
@@ -52,15 +52,17 @@ def draw_confusion(axes: Axes, counts: NDArray[np.floating], codes: Sequence[str
     counts = np.asarray(counts, float)
     with np.errstate(invalid="ignore"):
         shares = 100 * counts / counts.sum(1, keepdims=True)
-    axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=100)
+    # The root brings out mistakes of a few percent beside the diagonal.
+    axes.imshow(np.sqrt(np.nan_to_num(shares)), cmap="Blues", vmin=0, vmax=10)
+    whole = bool((counts == counts.round()).all())
     for t in range(len(codes)):
         for g in range(len(codes)):
             if np.isnan(shares[t, g]):
                 axes.text(g, t, "n/a", ha="center", va="center", fontsize=6, color="0.6")
             elif counts[t, g] > 0:
-                colour = "white" if shares[t, g] > 55 else "black"
+                colour = "white" if shares[t, g] > 35 else "black"
                 axes.text(g, t - 0.1, f"{shares[t, g]:.1f}", ha="center", va="center", fontsize=7.5, color=colour)
-                cells = f"{counts[t, g]:,.0f}" if counts[t, g] >= 9.95 else f"{counts[t, g]:.1f}".removesuffix(".0")
+                cells = f"{counts[t, g]:,.0f}" if whole or counts[t, g] >= 9.95 else f"{counts[t, g]:.1f}"
                 axes.text(g, t + 0.26, cells, ha="center", va="center", fontsize=5.5, color=colour)
     axes.set_xticks(range(len(codes)), codes, fontsize=8)
     axes.set_yticks(range(len(codes)), codes, fontsize=8)
@@ -79,10 +81,8 @@ def figure_6(runs: Sequence[ClassifierRun]) -> Figure:
     size = max(3.6, 0.62 * len(runs[0].codes))
     figure = new_figure(size * len(runs) + 0.3, size + 0.4)
     for axes, run in zip(np.ravel(figure.subplots(1, len(runs))), runs, strict=True):
-        folds = len(run.folds)
-        draw_confusion(
-            axes, run.counts().mean(0), run.codes, f"{label(run)}\n% of label (cells, mean of {folds} folds)"
-        )
+        mean = f", mean of {len(run.folds)} folds" if len(run.folds) > 1 else ""
+        draw_confusion(axes, run.counts().mean(0), run.codes, f"{label(run)}\n% of label (cells{mean})")
     return figure
 
 
@@ -91,6 +91,7 @@ def figure_7(run: ClassifierRun) -> Figure:
     figure = new_figure(9.6, 4.6)
     whole, near = figure.subplots(1, 2)
     areas = np.stack([class_aucs(f) for f in run.folds])
+    mean = f", mean of {len(run.folds)} folds" if len(run.folds) > 1 else ""
     for k, code in enumerate(run.codes):
         curve = mean_roc([roc(f.truth == k, f.probabilities[:, k]) for f in run.folds])
         area = spread(areas[:, k])
@@ -111,15 +112,21 @@ def figure_7(run: ClassifierRun) -> Figure:
     near.set(xlim=(0, 0.2), ylim=(0.8, 1.002), title="top left corner")
     for axes in (whole, near):
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+        axes.set_title(axes.get_title(), fontsize=9)
+    near.set_xticks(np.arange(0, 0.201, 0.05))
+    near.set_yticks(np.arange(0.8, 1.001, 0.05))
+    for axes in (whole, near):
         axes.grid(color="0.9", linewidth=0.5)
     whole.legend(title="class, area", fontsize=8, title_fontsize=8, loc="lower right")
-    figure.suptitle(f"{label(run)}: each class against the rest, mean of {len(run.folds)} folds", fontsize=9)
+    figure.suptitle(f"{label(run)}: each class against the rest" + mean, fontsize=9)
     return figure
 
 
 def figure_8(runs: Sequence[ClassifierRun]) -> Figure:
     """Accuracy against training time, test time and parameters; the paper's networks in outline."""
     figure = new_figure(11, 4.2)
+    from matplotlib.ticker import LogLocator
+
     panels = figure.subplots(1, 3, sharey=True)
     order = [*paper.TABLE_5, *sorted({r.network for r in runs} - set(paper.TABLE_5))]
     names = ("training, s for a fold", f"test, s for {paper.TEST_CELLS:,} cells", "trainable parameters, millions")
@@ -147,6 +154,9 @@ def figure_8(runs: Sequence[ClassifierRun]) -> Figure:
         panels[0].plot([], [], linestyle="", label=name_of(network), **style)
     for axes, name in zip(panels, names, strict=True):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(name)
         axes.grid(color="0.9", linewidth=0.5)
     panels[0].set_ylabel("accuracy, %")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -393,8 +393,3 @@ def read_readers(path: Path, codes: Sequence[str]) -> tuple[tuple[str, ...], dic
         if all(calls):
             out[row[at["cell"]]] = tuple(index[c] for c in calls)
     return names, out
-
-
-def per_fold(run: ClassifierRun, value: Callable[[Fold], float]) -> Iterator[float]:
-    """Yield a value for each fold."""
-    return (value(f) for f in run.folds)
