@@ -1,0 +1,253 @@
+"""Which layers lose most in INT8, and which must stay in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rbcedge.calibration.examine import Progress, silent
+from rbcedge.calibration.network import Layer, Network, Run
+from rbcedge.calibration.ranges import METHODS, Method
+
+#: Networks of more layers are judged by blocks first.
+_SINGLY = 48
+#: Blocks, and layers of them, looked at more closely; and groups kept in float at the most.
+_WORST, _KEPT = 3, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How near a model comes to the float one on the same pictures.
+
+    Attributes
+    ----------
+    sqnr_db : float
+        Signal to quantisation noise of the output, 10 log10(sum y² / sum (y - y')²).
+    disagreement : float
+        Segmenter: 1 - IoU of the masks. Classifier: share of cells with another class. 0 to 1.
+    """
+
+    sqnr_db: float
+    disagreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Layers that are kept in float, or not, together."""
+
+    title: str
+    layers: tuple[Layer, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the layers."""
+        return frozenset(x.name for x in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiplications for one picture."""
+        return sum(x.macs for x in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What keeping a group in float, and all else in INT8, brings."""
+
+    group: Group
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """An INT8 network and how it was found.
+
+    Attributes
+    ----------
+    model : bytes
+    method : str
+        Ranges that were best.
+    methods : tuple of (str, Effect)
+        What each way of choosing ranges gives, all layers in INT8.
+    findings : tuple of Finding
+        Sensitivity, most harmful group first; empty where it was not asked for.
+    kept : tuple of Group
+        Groups that stay in float.
+    effect : Effect
+        Of the model.
+    float_share : float
+        Share of the multiplications that stay in float, 0 to 1.
+    """
+
+    model: bytes
+    method: Method
+    methods: tuple[tuple[Method, Effect], ...]
+    findings: tuple[Finding, ...]
+    kept: tuple[Group, ...]
+    effect: Effect
+    float_share: float
+
+
+def groups(layers: Sequence[Layer]) -> list[Group]:
+    """Group layers by block where there are many of them; each by itself otherwise."""
+    if len(layers) <= _SINGLY:
+        return singly(layers)
+    out: dict[str, list[Layer]] = {}
+    for layer in layers:
+        out.setdefault(layer.block, []).append(layer)
+    return [Group(title, tuple(found)) for title, found in out.items()]
+
+
+def singly(layers: Sequence[Layer]) -> list[Group]:
+    """Each layer by itself."""
+    return [Group(f"{x.title} ({x.kind.lower()})", (x,)) for x in layers]
+
+
+def masks_differ(reference: NDArray[np.float32], other: NDArray[np.float32], threshold: float = 0.5) -> float:
+    """1 - IoU of two arrays of probabilities, both cut at `threshold`; 0 where both are empty."""
+    a, b = reference >= threshold, other >= threshold
+    either = int((a | b).sum())
+    return 1 - int((a & b).sum()) / either if either else 0.0
+
+
+def labels_differ(reference: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Share of (N, K) rows with another most probable class."""
+    return float((reference.argmax(1) != other.argmax(1)).mean())
+
+
+class Judge:
+    """Compares models of one network with its float outputs on fixed pictures.
+
+    Parameters
+    ----------
+    network : Network
+    batches : sequence of (n, H, W, 3) uint8
+    differ : callable
+        `masks_differ` or `labels_differ`; given the outputs of all batches, flattened for masks.
+    flat : bool
+        Whether outputs are flattened before they are joined: pictures of several sizes.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        batches: Sequence[NDArray[np.uint8]],
+        differ: Callable[[NDArray[np.float32], NDArray[np.float32]], float],
+        flat: bool,
+    ) -> None:
+        self._network, self._batches, self._differ, self._flat = network, batches, differ, flat
+        self._reference = self._outputs(network.runner())
+
+    def effect(self, model: bytes) -> Effect:
+        """Judge one model."""
+        got = self._outputs(self._network.runner(model))
+        noise = float(np.square(self._reference - got, dtype=np.float64).sum())
+        signal = float(np.square(self._reference, dtype=np.float64).sum())
+        sqnr = 10 * np.log10(signal / noise) if noise > 0 and signal > 0 else 99.0
+        return Effect(min(99.0, float(sqnr)), self._differ(self._reference, got))
+
+    def _outputs(self, run: Run) -> NDArray[np.float32]:
+        found = [run(b) for b in self._batches]
+        return np.concatenate([x.ravel() for x in found] if self._flat else found)
+
+
+def quantise(
+    network: Network,
+    judge: Judge,
+    goal: float,
+    methods: Sequence[Method] = METHODS,
+    sensitivity: bool = True,
+    progress: Progress = silent,
+    title: str = "network",
+) -> Quantised:
+    """Find the ranges that lose least, then keep the most harmful layers in float until the goal is met.
+
+    Each group of layers in turn is left in float while all others are INT8; what that brings is the harm the group
+    does. Groups are then kept in the order of their harm until the disagreement is at most `goal`, or keeping more
+    brings nothing.
+
+    Parameters
+    ----------
+    network : Network
+        Calibrated.
+    judge : Judge
+    goal : float
+        Largest disagreement to accept, 0 to 1.
+    methods : sequence of str
+        Ranges to try.
+    sensitivity : bool
+        False: measure no groups, keep none.
+    progress : callable
+    title : str
+        Of the network, for the progress.
+    """
+    tried: list[tuple[Method, Effect, bytes]] = []
+    for k, method in enumerate(methods):
+        model = network.quantised(method)
+        tried.append((method, judge.effect(model), model))
+        progress(f"{title}: ranges", k + 1, len(methods))
+    method, effect, model = min(tried, key=lambda t: (t[1].disagreement, -t[1].sqnr_db))
+    ways = tuple((m, e) for m, e, _ in tried)
+    if not sensitivity:
+        return Quantised(model, method, ways, (), (), effect, 0.0)
+    findings = _findings(network, judge, method, effect, progress, title)
+    kept: list[Group] = []
+    if effect.disagreement > goal:
+        kept, effect, model = _keep(network, judge, method, findings, goal, effect, model)
+    total = max(1, sum(x.macs for x in network.layers))
+    share = sum(x.macs for x in {x.name: x for g in kept for x in g.layers}.values()) / total
+    return Quantised(model, method, ways, tuple(findings), tuple(kept), effect, share)
+
+
+def _findings(
+    network: Network, judge: Judge, method: Method, whole: Effect, progress: Progress, title: str
+) -> list[Finding]:
+    """Measure every group; look into the worst where they are blocks."""
+    wanted = groups(network.layers)
+    total = len(wanted)
+    found: list[Finding] = []
+
+    def measure(group: Group) -> None:
+        found.append(Finding(group, judge.effect(network.quantised(method, group.names))))
+        progress(f"{title}: layers", len(found), total)
+
+    for group in wanted:
+        measure(group)
+    found.sort(key=lambda f: -f.effect.sqnr_db)
+    # A block that brings less than a decibel has no layer worth a look.
+    inside = [
+        one
+        for f in found[:_WORST]
+        if len(f.group.layers) > 1 and f.effect.sqnr_db > whole.sqnr_db + 1
+        for one in singly(f.group.layers)
+    ]
+    total += len(inside)
+    for group in inside:
+        measure(group)
+    return sorted(found, key=lambda f: (-f.effect.sqnr_db, f.group.macs))
+
+
+def _keep(
+    network: Network,
+    judge: Judge,
+    method: Method,
+    findings: Sequence[Finding],
+    goal: float,
+    effect: Effect,
+    model: bytes,
+) -> tuple[list[Group], Effect, bytes]:
+    """Keep groups in float, most harmful first, while each brings something."""
+    kept: list[Group] = []
+    names: frozenset[str] = frozenset()
+    for finding in findings:
+        if effect.disagreement <= goal or len(kept) == _KEPT:
+            break
+        if finding.group.names <= names:
+            continue
+        trial = network.quantised(method, names | finding.group.names)
+        now = judge.effect(trial)
+        if now.disagreement < effect.disagreement:
+            kept, names = [*kept, finding.group], names | finding.group.names
+            effect, model = now, trial
+    return kept, effect, model
