@@ -38,8 +38,8 @@ def classifier(
 ) -> None:
     """Tables 4 to 8 and Figures 6 to 8 from the runs of 'rbcedge train classifier', and what the paper lacks."""
     from rbcedge.training.evaluation.classifier_report import classifier_items
+    from rbcedge.training.evaluation.reading import read_classifiers
     from rbcedge.training.evaluation.report import check_folder
-    from rbcedge.training.evaluation.runs import read_classifiers
 
     check_folder(out)
     intro, items = classifier_items(read_classifiers(runs), network, readers, *_wanted(tables, figures))
@@ -50,8 +50,8 @@ def classifier(
 def segmenter(runs: Runs, out: Out, tables: Tables = False, figures: Figures = False) -> None:
     """Table 3 from the runs of 'rbcedge train segmenter', by slide, scanner and class, cell by cell."""
     from rbcedge.training.evaluation.classifier_report import segmenter_items
+    from rbcedge.training.evaluation.reading import read_segmenters
     from rbcedge.training.evaluation.report import check_folder
-    from rbcedge.training.evaluation.runs import read_segmenters
 
     check_folder(out)
     intro, items = segmenter_items(read_segmenters(runs), *_wanted(tables, figures))
@@ -92,8 +92,9 @@ def shifts(
     seed: Seed = 0,
 ) -> None:
     """What stain, light, blur, noise and magnification do to a bundle: IoU, instance F1 and label accuracy."""
+    from rbcedge.training.evaluation.changes import SHIFTS
     from rbcedge.training.evaluation.report import check_folder
-    from rbcedge.training.evaluation.shifts import SHIFTS, shift_items
+    from rbcedge.training.evaluation.shifts import shift_items
     from rich.console import Console
 
     from rbcedge.bundle import default_folder, load

@@ -12,7 +12,8 @@ from rbcedge.training.evaluation.agreement import cohen_kappa, fleiss_kappa
 from rbcedge.training.evaluation.classifier_tables import how, name_of, over, summary
 from rbcedge.training.evaluation.confidence import cross_fitted, fit_temperature, reliability, surprise
 from rbcedge.training.evaluation.curves import auc
-from rbcedge.training.evaluation.runs import ClassifierRun, Fold, read_readers
+from rbcedge.training.evaluation.reading import read_readers
+from rbcedge.training.evaluation.runs import ClassifierRun, Fold
 from rbcedge.training.evaluation.tables import NOT_AVAILABLE, Missing, Table, limits, number, percent, with_spread
 from rbcedge.training.evaluation.uncertainty import cluster_bootstrap, spread
 from rbcedge.training.measures import false_abnormal, measure
@@ -265,10 +266,9 @@ def confusions_table(run: ClassifierRun, most: int = 12) -> Table:
     for flat in np.argsort(-wrong, axis=None, kind="stable")[:most]:
         t, g = np.unravel_index(flat, wrong.shape)
         if wrong[t, g] > 0:
-            rows.append(
-                (run.codes[t], run.codes[g], f"{wrong[t, g]:.1f}" if len(run.folds) > 1 else f"{wrong[t, g]:.0f}", percent(wrong[t, g] / counts[t].sum()),
-                 percent(wrong[t, g] / wrong.sum()))
-            )  # fmt: skip
+            cells = f"{wrong[t, g]:.1f}" if len(run.folds) > 1 else f"{wrong[t, g]:.0f}"
+            share, of_all = wrong[t, g] / counts[t].sum(), wrong[t, g] / wrong.sum()
+            rows.append((run.codes[t], run.codes[g], cells, percent(share), percent(of_all)))
     columns = ("label", "called", "cells", "of the label's cells %", "of all mistakes %")
     notes = (f"{label(run)}; {over(run)}.",)
     return Table("mistakes", "Commonest mistakes", columns, tuple(rows), notes)
