@@ -117,7 +117,6 @@ class TFLiteNetwork:
 
     def _activations(self, batches: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Yield every watched tensor's values for every batch, incomplete batches without their padding."""
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         for size in sorted({b.shape[1:3] for b in batches}):
             interpreter, watched = self._watching(size)
