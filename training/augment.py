@@ -46,7 +46,7 @@ def optics(rng: np.random.Generator, pixels: Pixels, strength: float = 1.0) -> P
         out = cv2.addWeighted(out, 1.6, cv2.GaussianBlur(out, (0, 0), 1.2), -0.6, 0)
     if rng.random() < 0.4:
         start = int(rng.integers(_NOISE.size - out.size))
-        noise = _NOISE[start : start + out.size].reshape(out.shape) * np.float32(rng.uniform(1, 2 + 5 * strength))
+        noise = _NOISE[start : start + out.size].reshape(out.shape) * np.float32(rng.uniform(1, 2 + 9 * strength))
         out = cv2.add(out, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.2:
         _, data = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))])

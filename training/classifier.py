@@ -27,6 +27,9 @@ MADE_UP = {"TWO": 0.4, "THR": 0.45}
 #: Classes are drawn in proportion to their number to this power: 1 as they occur, 0 all alike.
 BALANCE = 0.7
 
+#: Half of the crops look much as they came, half as other microscopes may show them.
+STRENGTHS = (0.3, 1.0)
+
 
 class Draw:
     """Draws training crops: classes by a root of their number, each cell changed at random."""
@@ -60,7 +63,7 @@ class Draw:
             pool = self._real[code] if way < MADE_UP.get(name, 0) + REAL[name] else self._simulated[code]
             pool = pool or self._real[code] or self._simulated[code]
             cell = pool[int(rng.integers(len(pool)))]
-        return present(rng, cell), code
+        return present(rng, cell, float(rng.choice(STRENGTHS))), code
 
 
 def batches(
@@ -78,7 +81,7 @@ def batches(
         number += 1
         for _ in range(size):
             crop, code = draw.one(rng)
-            if rng.random() < 0.8 and fits(crop, small):
+            if rng.random() < 0.9 and fits(crop, small):
                 waiting[small].append((crop[edge : edge + small, edge : edge + small], code))
             else:
                 waiting[80].append((crop, code))

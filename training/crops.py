@@ -138,7 +138,8 @@ def present(rng: np.random.Generator, cell: Cut, strength: float = 1.0) -> NDArr
     x, y, w, h = cv2.boundingRect(own)
     inner = (slice(max(y - 6, 0), y + h + 6), slice(max(x - 6, 0), x + w + 6))
     pixels[inner] = augment.optics(rng, augment.stain(rng, pixels[inner], strength), strength)
-    return centred(pixels, own, others, 80, rng.integers(-1, 2, 2))
+    # A network with strided convolutions sees another phase of the picture at each whole pixel.
+    return centred(pixels, own, others, 80, rng.integers(-3, 4, 2))
 
 
 def centred(

@@ -50,7 +50,7 @@ def classes_of(labels: NDArray[np.int32], field: LabelledField) -> NDArray[np.in
             held[i - 1].append(int(kind))
     out = np.full(n, -1, np.int8)
     for i, kinds in enumerate(held):
-        if len(kinds) == 1 and areas[i] < 2.2 * typical:
+        if len(kinds) == 1 and areas[i] < 1.7 * typical:
             out[i] = CODES.index(TO_PAPER[kinds[0]])
         elif len(kinds) in (2, 3):
             out[i] = CODES.index("TWO" if len(kinds) == 2 else "THR")
