@@ -129,7 +129,7 @@ def _set_shapes(builder: Any, network: Any, config: Any, profiles: Sequence[Prof
     if len(shape) != 4 or shape[3] != 3:
         written = "x".join("?" if n < 0 else str(n) for n in shape)
         raise RbcedgeError(f"the input must be (N, H, W, 3), this one is {written}.")
-    fitted = [p for p in (fit(profile, shape) for profile in profiles) if p is not None]
+    fitted = [p for p in (fit(wanted, shape) for wanted in profiles) if p is not None]
     if not fitted:
         asked = ", ".join(str(p) for p in profiles)
         written = "x".join("any" if n < 0 else str(n) for n in shape)
@@ -145,9 +145,9 @@ def _set_shapes(builder: Any, network: Any, config: Any, profiles: Sequence[Prof
         config.add_optimization_profile(profile)
 
 
-def fit(profile: Profile, shape: Sequence[int]) -> Profile | None:
-    """Return a profile with the network's fixed dimensions (those not -1) in it, None where that is not possible."""
-    low, usual, high = list(profile.least), list(profile.usual), list(profile.largest)
+def fit(wanted: Profile, shape: Sequence[int]) -> Profile | None:
+    """Return the profile with the network's fixed dimensions (those not -1) in it, None where that is not possible."""
+    low, usual, high = list(wanted.least), list(wanted.usual), list(wanted.largest)
     for d, n in enumerate(shape):
         if n < 0:
             continue
