@@ -17,7 +17,7 @@ from rbcedge.training.evaluation.uncertainty import cluster_bootstrap, spread, t
 from rbcedge.training.measures import confusion, false_abnormal, measure
 from rbcedge.training.segmentation_scores import compare, match
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=30, deadline=None)
 
 
 # --- the paper's figures -----------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_mean_curve_of_one_is_that_curve_at_the_grid() -> None:
     positive = np.array([1, 0, 1, 1, 0, 0, 1, 0], bool)
     score = np.array([0.9, 0.8, 0.7, 0.7, 0.7, 0.3, 0.2, 0.1])
     curve = mean_roc([roc(positive, score)])
-    at = {g: c for g, c in zip(GRID.round(6), curve, strict=True)}
+    at = dict(zip(GRID.round(6), curve, strict=True))
     assert at[0.0] == 0.25
     assert at[0.15] == 0.25
     assert at[0.5] == 0.75
