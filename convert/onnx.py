@@ -140,8 +140,8 @@ def check_keras(model: Any) -> None:
 
 def run(onnx: bytes, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run an ONNX network once on the CPU. For checks; `rbcedge.engines.onnx` is what runs for long."""
-    session = _session(onnx)
-    out: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: pixels})[0]
+    running = session(onnx)
+    out: NDArray[np.float32] = running.run(None, {running.get_inputs()[0].name: pixels})[0]
     return out
 
 
@@ -153,13 +153,13 @@ def difference(model: Any, onnx: bytes, shapes: Sequence[tuple[int, int, int]], 
     shapes : sequence of (batch, height, width)
     """
     rng = np.random.default_rng(seed)
-    session = _session(onnx)
-    name = session.get_inputs()[0].name
+    running = session(onnx)
+    name = running.get_inputs()[0].name
     worst = 0.0
     for shape in shapes:
         pixels = rng.random((*shape, 3), np.float32)
         expected = np.asarray(model(pixels, training=False))
-        got = session.run(None, {name: pixels})[0]
+        got = running.run(None, {name: pixels})[0]
         if got.shape != expected.shape:
             return float("inf")
         worst = max(worst, float(np.abs(got - expected).max()))
@@ -256,7 +256,7 @@ def _transposed(model: Any) -> None:
         last.CopyFrom(plain)
 
 
-def _session(onnx: bytes) -> Any:
+def session(onnx: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -13,6 +13,7 @@ from rbcedge.errors import RbcedgeError
 from rbcedge.manifest import Section
 
 SCHEMA = 1
+MANIFEST = "manifest.json"
 ROLES = ("segmenter", "classifier")
 FORMATS = ("tflite", "onnx", "keras", "engine")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -153,7 +154,7 @@ def load(folder: Path, check_files: bool = True) -> Bundle:
     RbcedgeError
         Naming the file that is missing or wrong, and what to do.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         raw = path.read_bytes()
     except OSError as e:
@@ -162,7 +163,7 @@ def load(folder: Path, check_files: bool = True) -> Bundle:
             "Give --bundle a folder with a manifest.json and its networks, or leave it out for the default."
         ) from e
     try:
-        bundle = _parse(folder, json.loads(raw), hashlib.sha256(raw).hexdigest())
+        bundle = parse(folder, json.loads(raw), hashlib.sha256(raw).hexdigest())
     except json.JSONDecodeError as e:
         raise RbcedgeError(
             f"{path}: line {e.lineno}, column {e.colno} is no JSON ({e.msg}). Correct it, or reinstall the bundle."
@@ -196,7 +197,8 @@ def describe(role: str, format: str, precision: str, path: Path) -> Artefact:
     return Artefact(role, format, precision, path.name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _parse(folder: Path, manifest: Any, sha256: str) -> Bundle:
+def parse(folder: Path, manifest: Any, sha256: str) -> Bundle:
+    """Read a manifest as JSON gives it. Raises ValueError, naming the field that is wrong."""
     m = Section(manifest)
     schema = m.whole("schema", 0)
     if schema != SCHEMA:

@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 from rbcedge.convert.bundle import build  # noqa: E402
+from rbcedge.convert.networks import Network  # noqa: E402
 from rbcedge.convert.tflite import convert, write  # noqa: E402
 from rbcedge.training import classifier, segmenter  # noqa: E402
 from rbcedge.training.crops import Cut  # noqa: E402
@@ -185,19 +186,18 @@ def test_a_dynamic_batch_is_refused(small: tuple) -> None:
 def test_a_bundle_of_three_classes_runs(small: tuple, tmp_path: Path) -> None:
     from keras import Model, layers
 
-    make, weights, pictures = small
-
-    def tiny() -> Model:
-        inputs = layers.Input((80, 80, 3), batch_size=4)
-        x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, strides=4)(inputs))
-        return Model(inputs, layers.Dense(3, activation="softmax")(x))
-
+    _, weights, pictures = small
+    segmenter = unet(4, 2, "transpose")
+    segmenter.set_weights(weights)
+    inputs = layers.Input((80, 80, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, strides=4)(inputs))
+    tiny = Model(inputs, layers.Dense(3, activation="softmax")(x))
     crops = [np.random.default_rng(2).integers(0, 255, (4, 80, 80, 3), np.uint8)]
     build(
         tmp_path / "mine",
         {
-            "segmenter": (make, weights, [p[None] for p in pictures]),
-            "classifier": (tiny, tiny().get_weights(), crops),
+            "segmenter": (Network("segmenter", "unet", keras=segmenter), [p[None] for p in pictures]),
+            "classifier": (Network("classifier", "tiny", keras=tiny), crops),
         },
         {
             "name": "mine",

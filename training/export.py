@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.convert.bundle import build
+from rbcedge.convert.making import BATCH
+from rbcedge.convert.networks import Network
 from rbcedge.training.classifier import BALANCE
 from rbcedge.training.crops import RIM, Cut, centred, cut
 from rbcedge.training.lessons import CODES, load
@@ -34,9 +35,6 @@ NAMES = {
 }
 SIGNIFICANT = ("OVA", "TEA", "FRA", "BUR")
 CELLS = {"TWO": 2, "THR": 3}
-
-#: Cells classified in one call. Small, so that a field with a few new cells does not wait for a padded batch.
-BATCH = 8
 
 #: Side the classifier is laid out for in the file, px. The converter folds the padding of a strided convolution into
 #: it where the side it meets is even. From 56 px those are 56, 28, 14 (then 7 and 3), which are even at 80 too (80,
@@ -101,10 +99,10 @@ def export(
     classifier: Path,
     lessons: Path,
     folder: Path,
-    size: tuple[int, int] = (480, 640),
+    onnx: bool = False,
     **described: Any,
 ) -> None:
-    """Convert trained weights and write the bundle `folder`.
+    """Convert trained weights to TFLite, INT8 and float32, and write the bundle `folder`.
 
     Parameters
     ----------
@@ -113,8 +111,8 @@ def export(
     lessons : Path
         Folder of real training lessons to calibrate on.
     folder : Path
-    size : (int, int)
-        Height and width of the pictures the segmenter is laid out for at first, native px; others work too.
+    onnx : bool
+        Add float32 ONNX networks: what `rbcedge convert onnx` and TensorRT engines are made from.
     described : dict
         What the manifest says besides: name, licence, training, measured, temperature, confidence_threshold.
     """
@@ -125,7 +123,10 @@ def export(
     cuts = cut(real)
     shift = prior(cuts)
     pictures, crops = calibration(real, cuts, scale)
-    h, w = round(size[0] * scale), round(size[1] * scale)
+    unet_model = unet(width, depth, upsampling)
+    unet_model.set_weights(read_weights(segmenter / "weights.npz"))
+    efficientnet_model = efficientnet(len(CODES), "none", None, dropout=0.0)
+    efficientnet_model.set_weights(final_layer(read_weights(classifier / "weights.npz"), shift))
     digest = hashlib.sha256()
     for path in sorted(lessons.glob("[0-9]*.npz")):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -133,16 +134,8 @@ def export(
     build(
         folder,
         {
-            "segmenter": (
-                partial(unet, width, depth, upsampling, (h, w, 3), 1),
-                read_weights(segmenter / "weights.npz"),
-                pictures,
-            ),
-            "classifier": (
-                partial(efficientnet, len(CODES), "none", LAYOUT, BATCH, 0.0),
-                final_layer(read_weights(classifier / "weights.npz"), shift),
-                crops,
-            ),
+            "segmenter": (Network("segmenter", str(segmenter), keras=unet_model), pictures),
+            "classifier": (Network("classifier", str(classifier), keras=efficientnet_model), crops),
         },
         {
             "name": described.get("name", "default"),
@@ -167,4 +160,5 @@ def export(
             "measured": described.get("measured", {}),
         },
         labels(),
+        [("tflite", "int8"), ("tflite", "fp32"), *([("onnx", "fp32")] if onnx else [])],
     )
