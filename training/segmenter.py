@@ -12,10 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training import augment, schedule
-from rbcedge.training.networks import Upsampling, unet
+from rbcedge.training.networks import Upsampling, load_weights, unet
 from rbcedge.training.weights import read_weights, write_weights
 
 Lesson = dict[str, NDArray[Any]]
+
+#: How much more a pixel in the gap between two cells weighs: too little, and touching cells are found as one.
+GAP = 8.0
 
 
 def target(labels: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -43,7 +46,7 @@ def target(labels: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.f
     top = cv2.dilate(ids, wide)
     low = cv2.erode(np.where(ids > 0, ids, 1e9).astype(np.float32), wide)
     gap = (low < 1e9) & (top != low) & (cell == 0)
-    return cell, np.where(gap, 5.0, 1.0).astype(np.float32)
+    return cell, np.where(gap, GAP, 1.0).astype(np.float32)
 
 
 def sample(
@@ -106,9 +109,10 @@ def train(
     steps: int = 4000,
     batch: int = 8,
     side: int = 160,
+    weights: Path | None = None,
     seed: int = 0,
 ) -> None:
-    """Train a U-Net; interrupted, it goes on from its last checkpoint in `out`.
+    """Train a U-Net, from random weights or those of a file; interrupted, it goes on from its last checkpoint in `out`.
 
     Real and simulated fields take turns half and half. Adam with a cosine decay from 2e-3; the exponential
     average of the weights is what is kept, in ``out/weights.npz``.
@@ -120,11 +124,14 @@ def train(
     network = {"width": width, "depth": depth, "upsampling": upsampling, "scale": scale}
     (out / "network.json").write_text(json.dumps(network))
     model = unet(width, depth, upsampling, (side, side, 3))
+    if weights is not None:
+        load_weights(model, weights)
     model.compile(keras.optimizers.Adam(2e-3, clipnorm=1.0), loss)
     state = out / "state.weights.h5"
     done = 0
-    model.train_on_batch(np.zeros((batch, side, side, 3), np.float32), np.ones((batch, side, side, 2), np.float32))
     if state.exists():
+        # The optimiser's moments are loaded only where it is built.
+        model.optimizer.build(model.trainable_variables)
         model.load_weights(state)
         done = int((out / "step").read_text())
     average = [w.copy() for w in model.get_weights()]
