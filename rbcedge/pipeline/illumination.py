@@ -57,24 +57,56 @@ class Illumination:
         return out
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the background of pictures of one size is looked for.
+
+    Attributes
+    ----------
+    reduced : (int, int)
+        Width and height of the reduced picture, px, about 160 along the longer side.
+    x_edges, y_edges : (columns + 1,), (rows + 1,) int
+        Where blocks begin and end in it, px.
+    ranks : (rows, columns) int
+        How many of a block's pixels are darker than its background.
+    """
+
+    reduced: tuple[int, int]
+    x_edges: NDArray[np.intp]
+    y_edges: NDArray[np.intp]
+    ranks: NDArray[np.intp]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of blocks."""
+        return len(self.y_edges) - 1, len(self.x_edges) - 1
+
+    @classmethod
+    def of(cls, size: tuple[int, int]) -> Layout:
+        """Return the layout for pictures of this width and height."""
+        step = max(1, round(max(size) / 160))
+        width, height = max(1, size[0] // step), max(1, size[1] // step)
+        block = max(1, max(width, height) // BLOCKS)
+        x_edges, y_edges = (np.linspace(0, n, max(1, n // block) + 1).astype(np.intp) for n in (width, height))
+        pixels = np.diff(y_edges)[:, None] * np.diff(x_edges)[None, :]
+        return cls((width, height), x_edges, y_edges, (QUANTILE * (pixels - 1)).astype(np.intp))
+
+
 def estimate(pixels: NDArray[np.uint8]) -> Illumination:
     """Find the background of a picture of (H, W, 3) uint8.
 
     The picture is averaged down to about 160 px, the bright quantile of each block taken, blocks without glass
     (inside clumps, under a pointer) are lifted to their neighbours, and the grid is smoothed.
     """
-    h, w = pixels.shape[:2]
-    step = max(1, round(max(h, w) / 160))
-    small = cv2.resize(pixels, (max(1, w // step), max(1, h // step)), interpolation=cv2.INTER_AREA)
-    block = max(1, max(small.shape[:2]) // BLOCKS)
-    rows, cols = max(1, small.shape[0] // block), max(1, small.shape[1] // block)
-    ys = np.linspace(0, small.shape[0], rows + 1).astype(int)
-    xs = np.linspace(0, small.shape[1], cols + 1).astype(int)
+    layout = Layout.of((pixels.shape[1], pixels.shape[0]))
+    small = cv2.resize(pixels, layout.reduced, interpolation=cv2.INTER_AREA)
+    rows, cols = layout.grid
+    xs, ys = layout.x_edges, layout.y_edges
     grid = np.empty((rows, cols, 3), np.float32)
     for r in range(rows):
         for c in range(cols):
-            part = small[ys[r] : ys[r + 1], xs[c] : xs[c + 1]].reshape(-1, 3)
-            grid[r, c] = np.partition(part, int(QUANTILE * (len(part) - 1)), axis=0)[int(QUANTILE * (len(part) - 1))]
+            rank = layout.ranks[r, c]
+            grid[r, c] = np.partition(small[ys[r] : ys[r + 1], xs[c] : xs[c + 1]].reshape(-1, 3), rank, axis=0)[rank]
     if rows >= 3 and cols >= 3:
         median = cv2.medianBlur(grid, 3)
         grid = np.where(grid < 0.93 * median, median, np.minimum(grid, 1.07 * median))

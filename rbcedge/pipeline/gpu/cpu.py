@@ -24,9 +24,8 @@ from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, OutOfMemory, Stream, Transfers
 from rbcedge.pipeline.gpu.source import BLOCK, declarations, pack, signatures, text
 
-_FLAGS = tuple(
-    ["-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared", "-pthread", "-w", "-x", "c++"]
-)
+_BUILD = ("-fPIC", "-shared", "-pthread", "-x", "c++")
+_FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-w", *_BUILD)
 
 
 class CpuMemory:

@@ -213,9 +213,9 @@ KERNEL even_background(int threads, const float *blocks, int columns, int rows, 
             float a = lifted(blocks, columns, rows, clamped(x - 1, 0, columns - 1), yy, channel);
             float b = lifted(blocks, columns, rows, x, yy, channel);
             float c = lifted(blocks, columns, rows, clamped(x + 1, 0, columns - 1), yy, channel);
-            row[j] = (a + c) * side + b * middle;
+            row[j] = fmaf(b, middle, (a + c) * side);
         }
-        level = (row[0] + row[2]) * side + row[1] * middle;
+        level = fmaf(row[0] + row[2], side, row[1] * middle);
     }
     level = fmaxf(level, 1.0f);
     background[k] = level;
@@ -545,18 +545,18 @@ static __device__ struct Source window_source(const u8 *pixels, const int *label
 // One thread: one pixel of one crop. Where the cell is (INNER) and where others are (OUTER), at the crop's scale.
 // rows: one row number for each crop, -1 for none.
 KERNEL outline_crops(int threads, const int *labels, int width, int height, const struct Component *found,
-                     const int *rows, int side, int window, int reach, const int *at, const float *weight, int rule,
-                     u8 *outline) {
+                     const int *rows, int side, int window, int reach, const int *x_at, const float *x_weight,
+                     const int *y_at, const float *y_weight, int rule, u8 *outline) {
     int k = INDEX;
     if (k >= threads) return;
     int row = rows[k / (side * side)], x = k % side, y = k / side % side, mark = 0;
     if (row >= 0) {
         struct Source s = window_source(0, labels, width, height, found, row, window, reach);
-        struct Axis a = axis(at, weight, side);
+        struct Axis ax = axis(x_at, x_weight, side), ay = axis(y_at, y_weight, side);
         s.kind = OWN;
-        if ((window == side ? value(&s, x, y, 0) : resample(&s, a, a, rule, x, y, 0)) & 128) mark |= INNER;
+        if ((window == side ? value(&s, x, y, 0) : resample(&s, ax, ay, rule, x, y, 0)) & 128) mark |= INNER;
         s.kind = OTHER;
-        if ((window == side ? value(&s, x, y, 0) : resample(&s, a, a, rule, x, y, 0)) & 128) mark |= OUTER;
+        if ((window == side ? value(&s, x, y, 0) : resample(&s, ax, ay, rule, x, y, 0)) & 128) mark |= OUTER;
     }
     outline[k] = (u8)mark;
 }
@@ -565,9 +565,9 @@ KERNEL outline_crops(int threads, const int *labels, int width, int height, cons
 // half_width: for each of the 2 rim + 1 lines of the rim's element, how far it reaches to either side.
 KERNEL cut_crops(int threads, const u8 *picture, int width, int height, const float *gain, int columns, int rows_,
                  const int *gain_x_at, const float *gain_x_weight, const int *gain_y_at, const float *gain_y_weight,
-                 const struct Component *found, const int *rows, int side, int window, int reach, const int *at,
-                 const float *weight, int rule, const u8 *outline, const int *half_width, int rim, int as_float,
-                 void *input) {
+                 const struct Component *found, const int *rows, int side, int window, int reach, const int *x_at,
+                 const float *x_weight, const int *y_at, const float *y_weight, int rule, const u8 *outline,
+                 const int *half_width, int rim, int as_float, void *input) {
     int k = INDEX;
     if (k >= threads) return;
     int row = rows[k / (side * side)], x = k % side, y = k / side % side;
@@ -585,10 +585,10 @@ KERNEL cut_crops(int threads, const u8 *picture, int width, int height, const fl
         s.kind = WINDOW;
         s.light = light(gain, columns, rows_, gain_x_at, gain_x_weight, width, gain_y_at, gain_y_weight, height);
     }
-    struct Axis a = axis(at, weight, side);
+    struct Axis ax = axis(x_at, x_weight, side), ay = axis(y_at, y_weight, side);
     for (int channel = 0; channel < 3; ++channel) {
         int v = 0;
-        if (shown) v = window == side ? value(&s, x, y, channel) : resample(&s, a, a, rule, x, y, channel);
+        if (shown) v = window == side ? value(&s, x, y, channel) : resample(&s, ax, ay, rule, x, y, channel);
         long long to = (long long)k * 3 + 2 - channel;
         if (as_float)
             ((float *)input)[to] = (float)v * (1.0f / 255.0f);
