@@ -203,11 +203,7 @@ def parse(folder: Path, manifest: Any, sha256: str) -> Bundle:
     schema = m.whole("schema", 0)
     if schema != SCHEMA:
         raise ValueError(f"schema {schema}, this version of rbcedge reads {SCHEMA}")
-    labels = tuple(
-        Label(e.text("code"), e.text("name"), e.flag("significant", False), e.whole("cells", 1, default=1))
-        for e in m.sections("labels")
-    )
-    check_labels(labels)
+    labels = tuple(read_labels(manifest))
     artefacts = tuple(_artefact(e) for e in m.sections("artefacts"))
     for k, a in enumerate(artefacts):
         if Path(a.file).name != a.file:
@@ -248,6 +244,16 @@ def _artefact(entry: Section) -> Artefact:
         entry.text("sha256"),
         None if loss is None else entry.section("accepted_loss").values,
     )
+
+
+def read_labels(manifest: Any) -> list[Label]:
+    """Read the labels of a manifest. Raises ValueError, naming the field that is wrong."""
+    labels = [
+        Label(e.text("code"), e.text("name"), e.flag("significant", False), e.whole("cells", 1, default=1))
+        for e in Section(manifest).sections("labels")
+    ]
+    check_labels(labels)
+    return labels
 
 
 def check_labels(labels: Sequence[Label]) -> None:

@@ -13,6 +13,7 @@ import typer
 from rbcedge.cli.bench import bench
 from rbcedge.cli.bundle import bundle_app
 from rbcedge.cli.cameras import cameras
+from rbcedge.cli.convert import convert_app
 from rbcedge.cli.doctor import doctor
 from rbcedge.cli.evaluate import evaluate_app
 from rbcedge.cli.export import export
@@ -35,6 +36,7 @@ app.command()(run)
 app.command()(export)
 app.command()(bench)
 app.add_typer(bundle_app)
+app.add_typer(convert_app)
 app.add_typer(train_app)
 app.add_typer(evaluate_app)
 app.command()(cameras)
