@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from rbcedge.training.datasets.cellset import CellSet, natural
 from rbcedge.training.datasets.scanners import TEST_SLIDES
 
@@ -205,16 +204,11 @@ class _Table:
         seen = np.array([[self.scanners.get(s) == k for k in self.all_scanners] for s in slides], np.int64)
         table = np.hstack([rows, seen.reshape(len(slides), -1)])
         expected = np.stack([table.sum(0) * share for share in shares])
-        best: tuple[float, NDArray[np.int64]] | None = None
-        for _ in range(_DRAWS):
-            order = rng.permutation(len(slides))
-            parts = np.stack([table[p].sum(0) for p in np.split(order, ends)])
-            miss = 1000.0 * float((parts == 0).sum())
-            miss += float(np.mean(np.abs(parts - expected) / np.maximum(expected, 1)))
-            if best is None or miss < best[0]:
-                best = (miss, order)
-        assert best is not None
-        return tuple(_sorted([slides[i] for i in p]) for p in np.split(best[1], ends))
+        orders = rng.permuted(np.tile(np.arange(len(slides)), (_DRAWS, 1)), axis=1)
+        parts = np.add.reduceat(table[orders], np.concatenate([[0], ends]), axis=1)
+        miss = 1000.0 * (parts == 0).sum((1, 2)) + np.mean(np.abs(parts - expected) / np.maximum(expected, 1), (1, 2))
+        best = orders[int(miss.argmin())]
+        return tuple(_sorted([slides[i] for i in p]) for p in np.split(best, ends))
 
     def missing(self, part: Sequence[str]) -> tuple[list[str], list[str]]:
         """Classes and scanners that a part lacks."""
