@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.calibration.marks import Mark, truth
 from rbcedge.calibration.matching import boundary_distances, pairs
-from rbcedge.calibration.tolerances import Change, Tolerances, Verdict, paired
+from rbcedge.calibration.tolerances import Change, Tolerances, Verdict, of_shares, paired
 
 from rbcedge.bundle import Bundle, Label
 from rbcedge.counting.differential import Tally, differential
@@ -326,14 +326,15 @@ def _class(k: int, fields: Sequence[FieldAgreement], labels: Sequence[Label]) ->
     before, after = (float(v) for v in _percentages(every, labels)[:, k])
     single = {i for i, label in enumerate(labels) if label.cells == 1}
     base = single if k in single else set(range(len(labels)))
-    n = sum(p.before in base or p.after in base for p in every)
-    gained = sum(p.after == k != p.before for p in every)
-    lost = sum(p.before == k != p.after for p in every)
+    change = of_shares(
+        np.array([(p.before == k, p.after == k) for p in every], bool).reshape(-1, 2),
+        np.array([(p.before in base, p.after in base) for p in every], bool).reshape(-1, 2),
+    )
     by_field = np.array([_percentages(f.pairs, labels)[:, k] for f in fields if f.pairs]).reshape(-1, 2)
     differences = by_field[:, 1] - by_field[:, 0]
     bias = float(differences.mean()) if len(differences) else 0.0
     sd = float(differences.std(ddof=1)) if len(differences) > 1 else float("nan")
     return ClassAgreement(
-        labels[k], before, after, paired(after - before, gained, lost, n), bias, sd,
+        labels[k], before, after, change, bias, sd,
         (bias - 1.96 * sd, bias + 1.96 * sd), by_field,
     )  # fmt: skip

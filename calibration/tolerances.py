@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rbcedge.counting.intervals import clopper_pearson
 
 #: "noise": beyond the tolerance, but so few cells changed sides that chance explains it.
@@ -69,8 +72,6 @@ def paired(points: float, gained: int, lost: int, n: int) -> Change:
     Only cells that changed sides say anything: of these the share that came in has exact Clopper-Pearson limits
     (the interval behind McNemar's exact test, McNemar 1947). Where none changed, the limits are those of 0 in `n`.
     """
-    if n == 0:
-        return Change(points, (-100.0, 100.0), gained, lost, n)
     moved = gained + lost
     if moved == 0:
         most = 100 * clopper_pearson(0, n)[1]
@@ -78,3 +79,26 @@ def paired(points: float, gained: int, lost: int, n: int) -> Change:
     low, high = clopper_pearson(gained, moved)
     scale = 100 * moved / n
     return Change(points, (scale * (2 * low - 1), scale * (2 * high - 1)), gained, lost, n)
+
+
+def of_shares(of_class: NDArray[np.bool_], in_base: NDArray[np.bool_]) -> Change:
+    """Change of a class's percentage, measured twice on the same cells, with its interval.
+
+    Both the class and the base (cells that are assessable at all) may change. The variance is that of the
+    linearised difference of the two ratios, cell by cell (Taylor linearisation as in survey sampling: Cochran,
+    Sampling Techniques, 1977, section 6.3); where no cell changed, the limits are those of 0 in n.
+
+    Parameters
+    ----------
+    of_class, in_base : (N, 2) bool
+        Whether a cell is of the class, and counts towards its percentage, before and after.
+    """
+    totals = in_base.sum(axis=0)
+    shares = np.divide(of_class.sum(axis=0), totals, out=np.zeros(2), where=totals > 0)
+    parts = np.divide(of_class - shares * in_base, totals, out=np.zeros(of_class.shape), where=totals > 0)
+    points, n = 100 * float(shares[1] - shares[0]), int(in_base.any(axis=1).sum())
+    gained, lost = int((of_class[:, 1] & ~of_class[:, 0]).sum()), int((of_class[:, 0] & ~of_class[:, 1]).sum())
+    if (of_class[:, 0] == of_class[:, 1]).all() and (in_base[:, 0] == in_base[:, 1]).all():
+        return paired(points, 0, 0, n)
+    half = 196 * float(np.sqrt(np.square(parts[:, 1] - parts[:, 0]).sum()))
+    return Change(points, (points - half, points + half), gained, lost, n)

@@ -1,0 +1,88 @@
+"""Float ONNX to INT8 ONNX with Q/DQ nodes; see `rbcedge.convert.onnx_int8` for what is quantised and how."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rbcedge.calibration.network import Layer, Run
+from rbcedge.calibration.ranges import Method
+from rbcedge.convert.onnx_int8 import OPERATORS, activation_ranges, with_ranges
+
+from rbcedge.engines.onnx import OnnxEngine
+from rbcedge.errors import RbcedgeError
+
+
+class OnnxNetwork:
+    """A float ONNX network in the convention of `rbcedge.convert.onnx`. See `rbcedge.calibration.network.Network`.
+
+    Parameters
+    ----------
+    model : bytes
+    folder : Path
+        For models that are tried; the caller removes it.
+    name : str
+        For file names.
+    threads : int
+    """
+
+    format = "onnx"
+
+    def __init__(self, model: bytes, folder: Path, name: str = "network", threads: int = 1) -> None:
+        self._model, self._folder, self._name, self._threads = model, folder, name, threads
+        self._batches: tuple[NDArray[np.uint8], ...] = ()
+        self._ranges: dict[Method, dict[str, tuple[float, float]]] = {}
+        self.layers = tuple(_layers(model))
+
+    def calibrate(self, batches: Sequence[NDArray[np.uint8]]) -> None:
+        """Take (n, H, W, 3) uint8 RGB to watch the activations on, when ranges are asked for."""
+        if not batches:
+            raise RbcedgeError("INT8 needs calibration pictures, none were given.")
+        self._batches, self._ranges = tuple(batches), {}
+
+    def quantised(self, method: Method, keep: Collection[str] = ()) -> bytes:
+        """Return the Q/DQ model: weights per channel, activations per tensor, all symmetric; float in and out."""
+        if method not in self._ranges:
+            self._ranges[method] = self._find(method)
+        return with_ranges(self._model, self._ranges[method], sorted(keep))
+
+    def runner(self, model: bytes | None = None) -> Run:
+        """Return what runs a quantised model (default: the float one), as `rbcedge run` would."""
+        path = self._folder / f"{self._name}.{'fp32' if model is None else 'int8'}.onnx"
+        path.unlink(missing_ok=True)
+        path.write_bytes(self._model if model is None else model)
+        return OnnxEngine(path, "fp32" if model is None else "int8", self._threads).infer
+
+    def _find(self, method: Method) -> dict[str, tuple[float, float]]:
+        # Pictures of one size at a time: ONNX Runtime's histograms need like arrays. The widest range covers all.
+        found: dict[str, tuple[float, float]] = {}
+        for shape in sorted({b.shape[1:] for b in self._batches}):
+            part = activation_ranges(self._model, [b for b in self._batches if b.shape[1:] == shape], method)
+            for name, (low, high) in part.items():
+                a, b = found.get(name, (low, high))
+                found[name] = (min(a, low), max(b, high))
+        return found
+
+
+def _layers(model: bytes) -> Iterator[Layer]:
+    import onnx as library
+
+    graph = library.shape_inference.infer_shapes(library.load_from_string(model)).graph
+    weights = {w.name: tuple(w.dims) for w in graph.initializer}
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)}
+    for node in graph.node:
+        if node.op_type in OPERATORS:
+            yield Layer(node.name, node.op_type, _macs(node, weights, shapes))
+
+
+def _macs(node: Any, weights: dict[str, tuple[int, ...]], shapes: dict[str, list[int]]) -> int:
+    """Weights times output pixels; 0 where the picture's size is free, and with it the work."""
+    kernel = next((weights[i] for i in node.input if i in weights and len(weights[i]) > 1), ())
+    out = shapes.get(node.output[0], [])
+    area = int(np.prod(out[2:])) if len(out) == 4 else 1
+    if node.op_type == "ConvTranspose":
+        area //= max(1, int(np.prod(kernel[2:])))
+    return int(np.prod(kernel)) * area if kernel else 0
