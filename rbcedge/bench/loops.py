@@ -41,6 +41,8 @@ class Metered:
     opener : callable
         Opens the source anew.
     pictures : int
+    stop : Event
+        Ends it before the next picture.
 
     Raises
     ------
@@ -48,8 +50,8 @@ class Metered:
         From `frames`: a file source holds one picture only, or none.
     """
 
-    def __init__(self, opener: Callable[[], Source], pictures: int) -> None:
-        self._opener, self._pictures = opener, pictures
+    def __init__(self, opener: Callable[[], Source], pictures: int, stop: Event) -> None:
+        self._opener, self._pictures, self._stop = opener, pictures, stop
         self._source = opener()
         self._closed = False
         self._dropped = 0
@@ -79,7 +81,7 @@ class Metered:
 
     def frames(self) -> Iterator[Frame | Gap]:
         handed = 0
-        while handed < self._pictures and not self._closed:
+        while handed < self._pictures and not self._over:
             asked, before = perf_counter(), handed
             for item in self._source.frames():
                 if isinstance(item, Gap):
@@ -94,10 +96,10 @@ class Metered:
                 late = time.monotonic() - item.time_s if self.kind == "live" else now - asked
                 self.capture_ms, self.handed_s = 1e3 * late, now
                 yield item
-                if handed == self._pictures or self._closed:
-                    break
+                if handed == self._pictures or self._over:
+                    return
                 asked = perf_counter()
-            if self._closed or handed == self._pictures:
+            if self._over:
                 return
             got = handed - before
             if self.kind == "live":
@@ -107,6 +109,10 @@ class Metered:
             self.different = self.different or got
             self._source.close()
             self._source = self._opener()
+
+    @property
+    def _over(self) -> bool:
+        return self._closed or self._stop.is_set()
 
     def _complain(self, got: int) -> None:
         if got:
@@ -299,7 +305,7 @@ def turn(
     Meter, Metered
         With the samples.
     """
-    source = Metered(opener, warm_up + pictures)
+    source = Metered(opener, warm_up + pictures, stop or Event())
     scheme = icsh_2015()
     with TemporaryDirectory(prefix="rbcedge-bench-") as folder:
         setup = Setup.of("bench", source.name, source.kind, bundle, *engine, None, scheme)
@@ -309,7 +315,8 @@ def turn(
         ledger = None if fresh else Ledger(Config(diameter_px=bundle.diameter_px))
         gate = Gate(diameter_px=bundle.diameter_px)
         try:
-            run(source, pipeline, gate, ledger, scheme, store, [meter], start, stop or Event())
+            # An event of its own: the run loop sets it at its end.
+            run(source, pipeline, gate, ledger, scheme, store, [meter], start, Event())
         finally:
             store.close()
             source.close()

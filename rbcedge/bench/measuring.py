@@ -102,7 +102,7 @@ def measure(
             f"{source.name}: no cell was found in {len(fresh.cells)} pictures. The latency of empty pictures says "
             "nothing: give pictures of a blood smear, or check --scale."
         )
-    resting = _resting(meter, pipeline, bundle, engine, plan)
+    resting = None if stop.is_set() else _resting(meter, pipeline, bundle, engine, plan, stop)
     width, height = meter.size
     run = Run(
         case=Case(source.name, *engine, width, height, cells, threads),
@@ -119,13 +119,15 @@ def measure(
     return replace(run, diagnosis=diagnose(run, dict(meter.reasons)))
 
 
-def _resting(meter: Meter, pipeline: Pipeline, bundle: Bundle, engine: tuple[str, str], plan: Plan) -> Loop | None:
+def _resting(
+    meter: Meter, pipeline: Pipeline, bundle: Bundle, engine: tuple[str, str], plan: Plan, stop: Event
+) -> Loop | None:
     """Hold a countable field still; None where there is none, or where it did not come to rest."""
     frame = meter.countable
     if frame is None:
         return None
-    held, _ = turn(lambda: Held(frame), pipeline, bundle, engine, plan.frames, plan.warm_up, fresh=False)
-    if 2 * held.states["repeated"] < len(held.total_ms):
+    held, _ = turn(lambda: Held(frame), pipeline, bundle, engine, plan.frames, plan.warm_up, fresh=False, stop=stop)
+    if not held.total_ms or 2 * held.states["repeated"] < len(held.total_ms):
         return None
     return replace(held.loop, stages_ms={})
 

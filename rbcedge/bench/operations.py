@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from rbcedge.errors import RbcedgeError
 
+_TOO_GENERAL = ("BiasAdd", "Relu", "Sigmoid", "add", "add_1", "batchnorm", "convolution", "mul", "mul_1")
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -219,9 +221,12 @@ def _elements(shape: tuple[int, ...]) -> int:
 
 
 def _name(raw: object) -> str:
+    """Name of a layer from that of its output tensor: without the network's name and what the converter added."""
     text = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
     # Fused operators carry the names of all their parts.
-    return text.split(";")[0].removesuffix("/BiasAdd").strip("/")
+    parts = [part for part in text.split(";")[0].split("/") if part]
+    telling = [part for part in parts if part not in _TOO_GENERAL]
+    return (telling or parts or [text])[-1]
 
 
 def copy_speed(repeats: int = 7) -> float:

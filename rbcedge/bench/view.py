@@ -92,7 +92,7 @@ def comparison_view(comparisons: Sequence[Comparison], doubts: Sequence[str]) ->
     """Ratios now : before, with 95 % limits."""
     parts: list[RenderableType] = []
     for comparison in comparisons:
-        table = _table("now : before", "before ms", "now ms", "p50 ratio", "95 % limits", "p99 ratio", "95 % limits")
+        table = _table("now : before", "before", "now", "p50", "limits", "p99", "limits")
         for row in comparison.rows:
             table.add_row(
                 row.stage,
@@ -103,6 +103,7 @@ def comparison_view(comparisons: Sequence[Comparison], doubts: Sequence[str]) ->
                 style=_style(row.p50),
             )
         parts += [Text(), Text(comparison.title, style="bold"), table]
+    parts.append(Text("ms; ratios of p50 and p99 with 95 % limits", style="dim"))
     parts += [Text(f"- {doubt}", style="yellow") for doubt in doubts]
     return Group(*parts)
 

@@ -1,0 +1,495 @@
+"""rbcedge beside what a user would pick instead: one run, the same pictures, ratios.
+
+    python benchmarks/side_by_side.py [PICTURES...] [--rounds 3] [--only NAME,...] [--out benchmarks/results]
+
+Pictures of 640x480 (fields of Chula-RBC-12, say); without any, simulated fields of 75 cells. Every row is one way to
+treat a picture, installed from its own package; one whose package, GPU or bundle is missing is skipped by name. Rows
+take turns picture by picture, so that other work on the machine disturbs all alike, and each row's figure is its
+median over all pictures and rounds, divided by rbcedge's in the same run. Networks that rbcedge does not ship have
+random weights: their speed is measured, not what they find.
+
+| row | what it does to a picture |
+|---|---|
+| paper, width 64 | Keras `predict`, cell by cell, float32: the paper's U-Net (31 M parameters), then EfficientNetB0 |
+| paper, width 8 | the same with the shipped width and transposed up-sampling |
+| onnxruntime | the shipped width and EfficientNetB0 in float32, whole picture and all crops at once |
+| openvino int8 | the shipped .tflite files |
+| yolo11n-seg | ultralytics, from its yaml; finds and outlines, one network for both |
+| cellpose | its network alone, without its flow dynamics; finds only |
+| watershed | OpenCV: Otsu, distance transform, watershed; finds only |
+| gpu, host copies | TensorRT through copies to and from the device |
+| gpu, zero copy | rbcedge's loop on the device |
+| rbcedge | everything: light, find, cells, crops, classes |
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rbcedge import bundle as bundles
+from rbcedge.bench.fields import exact_fields
+from rbcedge.bench.hardware import machine
+from rbcedge.cells import components, crops
+from rbcedge.engines.loading import cores, load_engines
+from rbcedge.field import Field
+from rbcedge.frame import Frame
+from rbcedge.pipeline.host import HostPipeline
+from rbcedge.pipeline.illumination import estimate
+from rbcedge.pipeline.plan import padding, working_size
+
+OURS = "rbcedge"
+_SIDE = 80
+Way = Callable[[NDArray[np.uint8], Field], object]
+
+
+class Missing(Exception):
+    """Why a row cannot be measured here."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to treat a picture: `make` builds it once and raises `Missing`; `most` limits its pictures."""
+
+    name: str
+    does: str
+    packages: tuple[str, ...]
+    make: Callable[[bundles.Bundle, int], Way]
+    most: int = 0
+
+
+def ours(bundle: bundles.Bundle, threads: int) -> Way:
+    """The whole pipeline."""
+    pipeline = HostPipeline(bundle, *load_engines(bundle, threads=threads), scale=1.0)
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        found = pipeline.find(Frame(0, 0.0, picture, "picture"))
+        return pipeline.classify(found, np.arange(len(found.cells)))
+
+    return run
+
+
+def paper(width: int, upsampling: str) -> Callable[[bundles.Bundle, int], Way]:
+    """Keras, crop by crop, as the paper's test loop: `predict` of the U-Net on the cell, then of the classifier."""
+
+    def make(bundle: bundles.Bundle, threads: int) -> Way:
+        tensorflow(threads)
+        from rbcedge.training.networks import efficientnet, unet
+
+        segmenter = unet(width, upsampling=upsampling, shape=(_SIDE, _SIDE, 3))
+        classifier = efficientnet(len(bundle.labels), "none", _SIDE)
+
+        def run(picture: NDArray[np.uint8], field: Field) -> object:
+            out = []
+            for crop in squares(picture, field):
+                x = crop[None].astype(np.float32) / 255
+                mask = segmenter.predict(x, verbose=0) >= 0.5
+                out.append(classifier.predict(x * mask, verbose=0))
+            return out
+
+        return run
+
+    return make
+
+
+def onnx(bundle: bundles.Bundle, threads: int) -> Way:
+    """The same networks in float32, converted by tf2onnx."""
+    runtime = module("onnxruntime")
+    folder = Path(tempfile.gettempdir()) / "rbcedge-side-by-side"
+    files = onnx_files(bundle, folder, threads)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    first, second = (runtime.InferenceSession(str(f), options, providers=["CPUExecutionProvider"]) for f in files)
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        small = working(bundle, picture).astype(np.float32) / 255
+        cells = squares(picture, field).astype(np.float32) / 255
+        mask = first.run(None, {first.get_inputs()[0].name: small[None]})
+        return mask, second.run(None, {second.get_inputs()[0].name: cells})
+
+    return run
+
+
+def onnx_files(bundle: bundles.Bundle, folder: Path, threads: int) -> tuple[Path, Path]:
+    """Convert networks of the shipped sizes with random weights, once."""
+    paths = (folder / "unet8.onnx", folder / f"efficientnet{len(bundle.labels)}.onnx")
+    if all(p.is_file() for p in paths):
+        return paths
+    tf = tensorflow(threads)
+    tf2onnx = module("tf2onnx")
+    from rbcedge.training.networks import efficientnet, unet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    networks = (unet(8, upsampling="transpose"), efficientnet(len(bundle.labels), "none", _SIDE))
+    for network, path in zip(networks, paths, strict=True):
+        signature = (tf.TensorSpec((None, *network.inputs[0].shape[1:]), tf.float32, name="pixels"),)
+        part = path.with_suffix(".part")
+        tf2onnx.convert.from_keras(network, input_signature=signature, opset=17, output_path=str(part))
+        part.replace(path)
+    return paths
+
+
+def openvino(bundle: bundles.Bundle, threads: int) -> Way:
+    """The shipped INT8 files."""
+    ov = module("openvino")
+    core = ov.Core()
+    compiled = []
+    h, w = working(bundle, np.zeros((480, 640, 3), np.uint8)).shape[:2]
+    for role, shape in (("segmenter", (1, h, w, 3)), ("classifier", None)):
+        artefact = bundle.find(role, "tflite", ("int8",))
+        if artefact is None:
+            raise Missing(f"the bundle has no INT8 .tflite {role}")
+        model = core.read_model(str(bundle.path(artefact)))
+        if shape is not None and tuple(model.inputs[0].shape) != shape:
+            model.reshape(shape)
+        compiled.append(core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads}))
+    batch, side = int(compiled[1].inputs[0].shape[0]), int(compiled[1].inputs[0].shape[1])
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        mask = compiled[0](working(bundle, picture)[None])
+        cells = squares(picture, field, side)
+        missing = -len(cells) % batch
+        cells = np.concatenate([cells, np.zeros((missing, *cells.shape[1:]), np.uint8)])
+        return mask, [compiled[1](cells[k : k + batch]) for k in range(0, len(cells), batch)]
+
+    return run
+
+
+def yolo(bundle: bundles.Bundle, threads: int) -> Way:
+    """An instance segmenter of the kind one would train on labelled cells."""
+    torch = module("torch")
+    ultralytics = module("ultralytics")
+    torch.set_num_threads(threads)
+    network = ultralytics.YOLO("yolo11n-seg.yaml")
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        return network.predict(picture, imgsz=640, device="cpu", verbose=False, conf=0.25)
+
+    return run
+
+
+def cellpose(bundle: bundles.Bundle, threads: int) -> Way:
+    """The network of cellpose 3 at its own working diameter; its later versions need a download of 1 GB."""
+    torch = module("torch")
+    module("cellpose")
+    torch.set_num_threads(threads)
+    try:
+        from cellpose.resnet_torch import CPnet
+    except ImportError as e:
+        raise Missing(f"this version of cellpose has no CPnet ({metadata.version('cellpose')})") from e
+    network = CPnet([2, 32, 64, 128, 256], nout=3, sz=3).eval()
+    factor = 30 / bundle.diameter_px
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        green = cv2.resize(picture[..., 1], None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        h, w = green.shape
+        padded = cv2.copyMakeBorder(green, 0, -h % 16, 0, -w % 16, cv2.BORDER_REPLICATE).astype(np.float32) / 255
+        x = np.stack([padded, np.zeros_like(padded)])[None]
+        with torch.no_grad():
+            return network(torch.from_numpy(x))[0].numpy()
+
+    return run
+
+
+def watershed(bundle: bundles.Bundle, threads: int) -> Way:
+    """Classical segmentation."""
+    kernel = np.ones((3, 3), np.uint8)
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        flat = estimate(picture).apply(picture)
+        green = cv2.GaussianBlur(flat[..., 1], (0, 0), 1.0)
+        _, mask = cv2.threshold(green, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, kernel)
+        distance = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
+        _, seeds = cv2.threshold(distance, 0.5 * distance.max(), 255, cv2.THRESH_BINARY)
+        _, markers = cv2.connectedComponents(seeds.astype(np.uint8))
+        markers = markers + 1
+        markers[(mask > 0) & (seeds == 0)] = 0
+        return components((cv2.watershed(flat, markers) > 1).astype(np.uint8), 1, 57)
+
+    return run
+
+
+def gpu_host_copies(bundle: bundles.Bundle, threads: int) -> Way:
+    """TensorRT behind the host pipeline: pictures are copied to the device and results back, stage by stage."""
+    need_gpu()
+    pipeline = HostPipeline(bundle, *load_engines(bundle, "tensorrt", "fp16"), scale=1.0)
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        found = pipeline.find(Frame(0, 0.0, picture, "picture"))
+        return pipeline.classify(found, np.arange(len(found.cells)))
+
+    return run
+
+
+def gpu_zero_copy(bundle: bundles.Bundle, threads: int) -> Way:
+    """The loop on the device."""
+    need_gpu()
+    try:
+        from rbcedge.pipeline.opening import open_pipeline
+    except ImportError as e:
+        raise Missing("this version has no pipeline on the device that can be opened from here") from e
+    pipeline = open_pipeline(bundle, "tensorrt", "fp16", None, 1.0)
+
+    def run(picture: NDArray[np.uint8], field: Field) -> object:
+        found = pipeline.find(Frame(0, 0.0, picture, "picture"))
+        return pipeline.classify(found, np.arange(len(found.cells)))
+
+    return run
+
+
+ROWS = (
+    Row(OURS, "light, find, crop, classify", ("ai-edge-litert",), ours),
+    Row(
+        "paper, width 64",
+        "find and classify, Keras float32, cell by cell",
+        ("tensorflow", "keras"),
+        paper(64, "paper"),
+        2,
+    ),
+    Row(
+        "paper, width 8",
+        "find and classify, Keras float32, cell by cell",
+        ("tensorflow", "keras"),
+        paper(8, "transpose"),
+        2,
+    ),
+    Row("onnxruntime", "find and classify, float32, at once", ("onnxruntime",), onnx),
+    Row("openvino int8", "find and classify, INT8, at once", ("openvino",), openvino),
+    Row("yolo11n-seg", "find and classify, random weights", ("ultralytics",), yolo, 4),
+    Row("cellpose", "find only, random weights, network only", ("cellpose",), cellpose, 4),
+    Row("watershed", "find only", ("opencv-python-headless",), watershed),
+    Row("gpu, host copies", "light, find, crop, classify, FP16", ("tensorrt",), gpu_host_copies),
+    Row("gpu, zero copy", "light, find, crop, classify, FP16", ("tensorrt",), gpu_zero_copy),
+)
+
+
+def module(name: str):
+    """Import a package or say that it is not there."""
+    try:
+        return __import__(name)
+    except Exception as e:  # broken installations raise anything
+        raise Missing(f"{name} is not installed" if isinstance(e, ImportError) else f"{name}: {e}") from e
+
+
+def tensorflow(threads: int):
+    """Import TensorFlow, held to so many threads."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    tf = module("tensorflow")
+    # They can be set only before the first network runs; later calls want what is set already.
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        pass
+    return tf
+
+
+def need_gpu() -> None:
+    """Raise `Missing` without a GPU."""
+    import ctypes
+
+    try:
+        code = ctypes.CDLL("libcuda.so.1").cuInit(0)
+    except OSError as e:
+        raise Missing("no NVIDIA GPU here") from e
+    if code:
+        raise Missing(f"the NVIDIA driver reports error {code}")
+
+
+def squares(picture: NDArray[np.uint8], field: Field, side: int = _SIDE) -> NDArray[np.uint8]:
+    """Cells cut out, RGB."""
+    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return crops(rgb, field.labels, field.cells, np.arange(len(field.cells)), 1.0, side)
+
+
+def working(bundle: bundles.Bundle, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture at the segmenter's resolution, padded, RGB."""
+    h, w = picture.shape[:2]
+    size = working_size(bundle, (w, h), 1.0)
+    right, below = padding(size)
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_REPLICATE), cv2.COLOR_BGR2RGB)
+
+
+def fields(paths: list[Path], bundle: bundles.Bundle, threads: int) -> list[tuple[NDArray[np.uint8], Field]]:
+    """Pictures with their cells, so that every row treats the same ones."""
+    if paths:
+        read = [cv2.imread(str(p)) for p in paths]
+        shown = [p for p in read if p is not None and p.shape == (480, 640, 3)]
+        if not shown:
+            raise SystemExit("side_by_side: none of these is a picture of 640x480.")
+    else:
+        shown = [frame.pixels for frame in exact_fields(640, 480, 75, 4).frames()]
+    pipeline = HostPipeline(bundle, *load_engines(bundle, threads=threads), scale=1.0)
+    found = [(p, pipeline.find(Frame(0, 0.0, p, "picture"))) for p in shown]
+    pipeline.close()
+    full = [pair for pair in found if len(pair[1].cells)]
+    if not full:
+        raise SystemExit("side_by_side: no cells in these pictures.")
+    return full
+
+
+def measure(
+    ways: dict[str, tuple[Row, Way]], pictures: list[tuple[NDArray[np.uint8], Field]], rounds: int
+) -> dict[str, list[float]]:
+    """Time every way on the same pictures in turn, ms."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for name, (_, way) in list(ways.items()):
+        try:
+            way(*pictures[0])  # warms up
+        except Exception as e:
+            print(f"{name}: failed, {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}", file=sys.stderr)
+            del ways[name], times[name]
+    for _ in range(rounds):
+        for k, pair in enumerate(pictures):
+            for name, (row, way) in ways.items():
+                if row.most and k >= row.most:
+                    continue
+                begun = perf_counter()
+                way(*pair)
+                times[name].append(1e3 * (perf_counter() - begun))
+    return times
+
+
+def version(packages: tuple[str, ...]) -> str:
+    """Versions of the packages that are installed."""
+    found = []
+    for name in packages:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def markdown(result: dict) -> str:
+    """The result as a page."""
+    lines = [
+        f"# Side by side, {result['date']}",
+        "",
+        f"`{result['command']}`",
+        "",
+        f"{result['machine']}. {result['threads']} threads. {result['pictures']} pictures of 640x480, "
+        f"{result['cells']:.0f} cells each (median), {result['rounds']} rounds, rows in turn.",
+        f"Programs waiting for each core before and after: {result['load'][0]:.1f} and {result['load'][1]:.1f}. Where "
+        "that is not near 0, only the ratios mean something.",
+        "",
+        "| way | does | n | median ms | times rbcedge | 95 % limits | versions |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        limits = f"{row['low']:.2f}-{row['high']:.2f}"
+        lines.append(
+            f"| {row['name']} | {row['does']} | {row['n']} | {row['median_ms']:.1f} | {row['ratio']:.2f} | {limits} "
+            f"| {row['versions']} |"
+        )
+    if result["skipped"]:
+        lines += ["", "Skipped:", ""] + [f"- {name}: {why}" for name, why in result["skipped"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def limits(times: list[float], ours_ms: list[float]) -> tuple[float, float]:
+    """95 % limits of the ratio of medians, by resampling pictures."""
+    rng = np.random.default_rng(0)
+    a, b = np.asarray(times), np.asarray(ours_ms)
+    tops = np.median(a[rng.integers(0, len(a), (2000, len(a)))], axis=1)
+    bottoms = np.median(b[rng.integers(0, len(b), (2000, len(b)))], axis=1)
+    low, high = np.percentile(tops / bottoms, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, nargs="*")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--only", help="names of rows, joined by ';'")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if args.rounds < 1 or args.threads < 1:
+        parser.error("--rounds and --threads are 1 or more")
+    only = None if args.only is None else {name.strip() for name in args.only.split(";")} | {OURS}
+    unknown = sorted((only or set()) - {row.name for row in ROWS})
+    if unknown:
+        parser.error(f"no row {unknown[0]!r}; there are {'; '.join(row.name for row in ROWS)}")
+    bundle = bundles.load(bundles.default_folder())
+    pictures = fields(args.pictures, bundle, args.threads)
+    before = os.getloadavg()[0] / cores()
+    ways: dict[str, tuple[Row, Way]] = {}
+    skipped: dict[str, str] = {}
+    for row in ROWS:
+        if only is not None and row.name not in only:
+            continue
+        try:
+            ways[row.name] = (row, row.make(bundle, args.threads))
+        except Missing as e:
+            skipped[row.name] = str(e)
+            print(f"skipped: {row.name}: {e}", file=sys.stderr)
+    times = measure(ways, pictures, args.rounds)
+    for row in ROWS:
+        if row.name in times or row.name in skipped or (only is not None and row.name not in only):
+            continue
+        skipped[row.name] = "failed"
+    base = float(np.median(times[OURS]))
+    rows = []
+    for name, values in times.items():
+        low, high = limits(values, times[OURS])
+        row = ways[name][0]
+        rows.append(
+            {
+                "name": name,
+                "does": row.does,
+                "n": len(values),
+                "median_ms": float(np.median(values)),
+                "ratio": float(np.median(values)) / base,
+                "low": low,
+                "high": high,
+                "versions": version(row.packages),
+                "samples_ms": values,
+            }
+        )
+    rows.sort(key=lambda r: r["ratio"])
+    result = {
+        "date": date.today().isoformat(),
+        "command": "python benchmarks/side_by_side.py"
+        + (" PICTURES" if args.pictures else "")
+        + f" --rounds {args.rounds}",
+        "machine": f"{machine().lines[0]}, Python {platform.python_version()}",
+        "bundle": bundle.sha256[:12],
+        "threads": args.threads,
+        "pictures": len(pictures),
+        "cells": float(np.median([len(field.cells) for _, field in pictures])),
+        "rounds": args.rounds,
+        "load": [before, os.getloadavg()[0] / cores()],
+        "rows": rows,
+        "skipped": skipped,
+    }
+    text = markdown(result)
+    print(text)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        name = f"side-by-side-{result['date']}"
+        for suffix, content in ((".json", json.dumps(result, indent=1)), (".md", text)):
+            part = args.out / (name + ".part")
+            part.write_text(content, encoding="utf-8")
+            part.replace(args.out / (name + suffix))
+
+
+if __name__ == "__main__":
+    main()
