@@ -12,6 +12,7 @@ import typer
 
 from rbcedge.cli.bench import bench
 from rbcedge.cli.bundle import bundle_app
+from rbcedge.cli.calibrate import calibrate
 from rbcedge.cli.cameras import cameras
 from rbcedge.cli.convert import convert_app
 from rbcedge.cli.doctor import doctor
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(export)
 app.command()(bench)
+app.command()(calibrate)
 app.add_typer(bundle_app)
 app.add_typer(convert_app)
 app.add_typer(train_app)
