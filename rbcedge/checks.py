@@ -49,6 +49,7 @@ def examine(bundle_folder: Path, out: Path) -> Iterator[Finding]:
         ("packages", _packages),
         ("cameras", _cameras),
         ("gpu", _gpu),
+        ("engines", _engines),
         ("bundle", lambda: _bundle(bundle_folder)),
         ("output", lambda: _output(out)),
         ("self test", lambda: _self_test(bundle_folder)),
@@ -139,6 +140,14 @@ def _driver_problem() -> str | None:
     except OSError:
         return "no NVIDIA driver"
     return None if code == 0 else f"the NVIDIA driver reports error {code}"
+
+
+def _engines() -> Iterator[Finding]:
+    from rbcedge.engines.loading import RUNTIMES
+
+    for runtime in RUNTIMES:
+        problem = runtime.problem()
+        yield Finding("ok" if problem is None else "note", f"engine {runtime.name}", problem or "can be used")
 
 
 def _bundle(folder: Path) -> Iterator[Finding]:
