@@ -207,3 +207,24 @@ def test_handlers_are_put_back() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.wait(5)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_ends_quietly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import builtins
+
+    from rbcedge.__main__ import run
+
+    real = builtins.__import__
+
+    def interrupted(name: str, *rest: object, **more: object) -> object:
+        if name == "rbcedge.cli":
+            raise KeyboardInterrupt
+        return real(name, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "rbcedge: interrupted.\n"

@@ -34,7 +34,7 @@ class Saver:
 
     <name> is the picture's path without its suffix, sub-folders kept; for live sources and videos the
     source's name and the number of the field. Masks are 0 and 255 and of exactly the picture's size. Crops
-    are cut out as for the classifier, ``crop_px`` wide at native scale and black outside the cell, but in the
+    are cut out as for the classifier, ``crop_px`` wide at native scale and black beyond the cell's rim, but in the
     picture's own colours: not flat-fielded.
 
     Parameters
@@ -121,7 +121,7 @@ class Saver:
     def _write_crops(self, number: int, field: Field, bundle: Bundle) -> None:
         cells = field.cells
         rows = np.flatnonzero(cells.classified)
-        cut = crops(field.frame.pixels, field.labels, cells, rows, field.scale, bundle.crop_px)
+        cut = crops(field.frame.pixels, field.labels, cells, rows, field.scale, bundle.crop_px, bundle.rim_px)
         for row, picture in zip(rows, cut, strict=True):
             code = bundle.codes[cells.best[row]]
             write_picture(self._folder / "crops" / code / f"{number}_{row + 1}.png", picture)
