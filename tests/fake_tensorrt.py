@@ -6,8 +6,8 @@ by ONNX Runtime on the addresses it is given, so that wrong shapes, offsets and 
 
 FAKE_TENSORRT: the version (of the table). FAKE_TENSORRT_FAULT, joined by commas: "start" (Builder gives a null
 pointer), "old driver", "crash" (the process dies in the build), "killed", "slow" (the build takes 60 s), "no plan",
-"noise" (prints to stdout while building), "refuse" (engines are not loaded), "no room" (no execution context),
-"cannot run".
+"noise" (prints to stdout while building), "refuse" (engines are not loaded), "full" (out of
+memory while loading), "no room" (no execution context), "cannot run".
 """
 
 from __future__ import annotations
@@ -301,6 +301,8 @@ class Runtime:
             )
         elif (version := json.loads(header)["version"]) != __version__:
             reason = f"expecting library version {__version__} got {version}, please rebuild"
+        if _fault("full"):
+            reason = "Error Code 2: OutOfMemory (Requested size was 123 bytes.)"
         if reason is not None:
             self._logger.log(ILogger.Severity.ERROR, f"[runtime.cpp::deserialize::7] {reason}")
             return None

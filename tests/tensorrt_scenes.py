@@ -186,7 +186,9 @@ def reference(onnx: bytes, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What ONNX Runtime makes of uint8 pictures."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     pixels = np.multiply(pictures, np.float32(1 / 255))
     out: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: pixels})[0]
     return out

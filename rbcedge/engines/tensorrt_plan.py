@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Any
 
@@ -34,7 +35,7 @@ class Plan:
     Refused
         Where TensorRT does not load it, with its reason.
     RbcedgeError
-        Where TensorRT cannot use the GPU at all.
+        Where TensorRT cannot use the GPU at all, or the GPU is full.
     """
 
     def __init__(self, trt: ModuleType, memory: Memory, data: bytes) -> None:
@@ -48,6 +49,9 @@ class Plan:
         check_driver(self._logger)
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
+            # Building it again would not help against a full GPU.
+            if re.search(r"out ?of ?memory|could not be allocated", self._reason(), re.IGNORECASE):
+                raise OutOfDeviceMemory(f"TensorRT cannot load the engine: {self._reason()}.")
             raise Refused(self._reason())
         self._runtime, self._engine = runtime, engine
         self._contexts: dict[int, Any] = {}
