@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rbcedge.convert.tflite import convert, write
+from rbcedge.convert.tflite import Precision, convert, write
 from rbcedge.training import networks, protocol_files
 from rbcedge.training.export import BATCH, CELLS, NAMES, SIGNIFICANT
 from rbcedge.training.weights import read_weights
 
 from rbcedge.bundle import SCHEMA, Bundle, Label, default_folder, describe, load
 from rbcedge.errors import RbcedgeError
+
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32")
 
 
 def bundle(run: Path, folder: Path, base: Path | None = None, name: str | None = None) -> None:
@@ -44,9 +46,7 @@ def bundle(run: Path, folder: Path, base: Path | None = None, name: str | None =
     RbcedgeError
         Where the run is not a finished one of a classifier, or scales do not go together.
     """
-    about = protocol_files.read(run / "run.json")
-    if about["task"] != "classifier" or not about["finished"]:
-        raise RbcedgeError(f"{run}: a finished run of 'rbcedge train classifier' is needed.")
+    about = _finished(run)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RbcedgeError(f"{folder} is not empty. Give a new folder.")
     start = load(base or default_folder())
@@ -57,19 +57,37 @@ def bundle(run: Path, folder: Path, base: Path | None = None, name: str | None =
             f"The run's cells are {diameter:.0f} px wide, those of {start.name} {start.diameter_px:.0f} px at "
             f"{start.segmenter_scale:g} of native resolution: pictures would have to be enlarged. Give another --base."
         )
-    model_weights = read_weights(run / "folds" / about["best"] / "weights.npz")
-    batches = _calibration(run / "calibration.npz")
     folder.mkdir(parents=True, exist_ok=True)
     artefacts = _segmenter(start, folder)
-    make = partial(networks.classifier, about["network"], len(about["codes"]), "none", about["crop_px"], BATCH)
-    for precision in ("int8", "fp32"):
+    for precision in PRECISIONS:
         path = folder / f"classifier.{precision}.tflite"
-        # The converter prints its signature.
-        with contextlib.redirect_stdout(io.StringIO()):
-            write(path, convert(make, model_weights, precision, batches))
+        write(path, convert_classifier(run, precision))
         artefacts.append(asdict(describe("classifier", "tflite", precision, path)))
     manifest = _manifest(about, start, name, diameter, scale, artefacts)
     write(folder / "manifest.json", (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def convert_classifier(run: Path, precision: Precision, batch: int = BATCH) -> bytes:
+    """Convert the best fold of a finished run to TFLite; INT8 is calibrated on the crops that the run kept.
+
+    Raises
+    ------
+    RbcedgeError
+        Where the run is not a finished one of a classifier.
+    """
+    about = _finished(run)
+    make = partial(networks.classifier, about["network"], len(about["codes"]), "none", about["crop_px"], batch)
+    weights = read_weights(run / "folds" / about["best"] / "weights.npz")
+    # The converter prints its signature.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return convert(make, weights, precision, _calibration(run / "calibration.npz", batch))
+
+
+def _finished(run: Path) -> dict[str, Any]:
+    about = protocol_files.read(run / "run.json")
+    if about["task"] != "classifier" or not about["finished"]:
+        raise RbcedgeError(f"{run}: a finished run of 'rbcedge train classifier' is needed.")
+    return about
 
 
 def _segmenter(start: Bundle, folder: Path) -> list[dict[str, Any]]:
@@ -81,7 +99,7 @@ def _segmenter(start: Bundle, folder: Path) -> list[dict[str, Any]]:
     return out
 
 
-def _calibration(path: Path, batch: int = BATCH) -> list[NDArray[np.uint8]]:
+def _calibration(path: Path, batch: int) -> list[NDArray[np.uint8]]:
     """The crops that the run kept for this, in batches of one size: the last is filled from the beginning."""
     try:
         with np.load(path) as z:

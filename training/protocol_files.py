@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -161,31 +162,38 @@ def versions() -> dict[str, str]:
 
     import cv2
     import keras
-    import tensorflow as tf
 
     try:
         own = version("rbcedge")
     except PackageNotFoundError:
         own = "not installed"
+    backend = keras.backend.backend()
     return {
         "rbcedge": own,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "keras": keras.__version__,
-        "tensorflow": tf.__version__,
+        backend: str(getattr(importlib.import_module(backend), "__version__", "unknown")),
     }
 
 
 def machine() -> dict[str, Any]:
     """CPU, threads and GPU."""
-    import tensorflow as tf
+    import keras
 
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
         cpu = names[0] if names else cpu
-    gpus = tf.config.list_physical_devices("GPU")
-    gpu = tf.config.experimental.get_device_details(gpus[0]).get("device_name") if gpus else None
+    if keras.backend.backend() == "jax":
+        import jax
+
+        gpu = next((d.device_kind for d in jax.devices() if d.platform == "gpu"), None)
+    else:
+        import tensorflow as tf
+
+        found = tf.config.list_physical_devices("GPU")
+        gpu = tf.config.experimental.get_device_details(found[0]).get("device_name") if found else None
     return {"cpu": cpu, "threads": os.cpu_count(), "gpu": gpu}

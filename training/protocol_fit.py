@@ -68,10 +68,12 @@ def repeatable(seed: int) -> None:
     """Make everything that follows the same for the same seed, on the same machine."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
-    import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
 
 
 class Trainee:
@@ -104,7 +106,8 @@ class Trainee:
             from rbcedge.training.segmenter import loss
         else:
             loss = keras.losses.BinaryCrossentropy()
-        model.compile(optimiser, loss, jit_compile=False)
+        # XLA makes TensorFlow slower on CPUs here; without it JAX would run step by step.
+        model.compile(optimiser, loss, jit_compile=keras.backend.backend() == "jax")
         optimiser.build(model.trainable_variables)
         self._first = model.get_weights()
         self._moments = [np.array(v) for v in optimiser.variables]

@@ -129,7 +129,7 @@ def bundle(
     from rbcedge.training.needs import keras_or_error
     from rbcedge.training.protocol_bundle import bundle as make
 
-    keras_or_error()
+    keras_or_error(("tensorflow",))
     make(run, folder, base, name)
     typer.echo(f"written to {folder.resolve()}; try: rbcedge run SOURCE --bundle {folder}")
 
