@@ -126,7 +126,9 @@ def test_which_network_the_tables_are_about(tmp_path: Path) -> None:
     undecided = _tables(a, b)
     assert "--network" in undecided["table-4a"].why
     assert isinstance(undecided["table-5"], Table)
-    assert "Xception" in _tables(a, b, network="xception")["table-4a"].notes[0]
+    notes = _tables(a, b, network="xception")["table-4a"].notes
+    assert "Xception" in notes[0]
+    assert notes[-1] == "The paper's figures are those of EfficientNetB0."
     with pytest.raises(UsageError, match=r"No run of vgg16\. There are: resnet50, xception"):
         classifier_items(read_classifiers([a, b]), "vgg16")
 

@@ -95,6 +95,11 @@ def over(run: ClassifierRun) -> str:
     return f"mean ± sd over {n} folds" if n > 1 else "one fold, so no spread"
 
 
+def _whose(network: str) -> list[str]:
+    """Note on whose figures the paper's are, where they are not those of the same network."""
+    return [] if network == paper.NETWORK else [f"The paper's figures are those of {name_of(paper.NETWORK)}."]
+
+
 def table_4(runs: Sequence[ClassifierRun], network: str, weighted: bool) -> Table | Missing:
     """Per class SN, SP, F1, PPV, NPV: mean and spread over the folds."""
     name = "table-4b" if weighted else "table-4a"
@@ -122,7 +127,7 @@ def table_4(runs: Sequence[ClassifierRun], network: str, weighted: bool) -> Tabl
     columns = ["class", "cells"]
     for symbol in paper.TABLE_4_COLUMNS:
         columns += [f"{symbol} %", f"{symbol} paper"]
-    notes = [f"{name_of(network)}, {how(True, weighted)}; {over(run)}.", *_coverage(m, run.codes)]
+    notes = [f"{name_of(network)}, {how(True, weighted)}; {over(run)}.", *_coverage(m, run.codes), *_whose(network)]
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -235,6 +240,7 @@ def table_7(runs: Sequence[ClassifierRun], network: str) -> Table | Missing:
         return Missing(name, title, f"no run of {name_of(network)} with {'; or with '.join(lacking)}")
     rows = [(how(*way), *_row(summary(run.counts()), paper.TABLE_7.get(way), 1)) for way, run in found]
     notes = (f"{'; '.join(f'{how(*w)}: {over(r)}' for w, r in found).capitalize()}.",)
+    notes = (*notes, *_whose(network))
     return Table(name, title, ("training", *_SUMMARY_COLUMNS), tuple(tuple(r) for r in rows), notes)
 
 
@@ -262,6 +268,7 @@ def table_8(runs: Sequence[ClassifierRun], network: str) -> Table | Missing:
         notes.append(
             f"Slides without cells of every class, and how many classes their means cover: {', '.join(partial)}."
         )
+    notes += _whose(network) if same else []
     columns = ("slide", "scanner", "cells", "cells paper", *_SUMMARY_COLUMNS)
     return Table(name, title, columns, tuple(rows), tuple(notes))
 
