@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rbcedge.cli.convert_tensorrt import tensorrt
 from rbcedge.errors import RbcedgeError, UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rbcedge.bundle import Bundle
 
 convert_app = typer.Typer(name="convert", help="Convert networks and add them to a bundle.", no_args_is_help=True)
+convert_app.command()(tensorrt)
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Bundle to add to. Where it is new, it becomes a copy of --bundle first.")
