@@ -84,8 +84,10 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="Networks to use; default: those that come along.", rich_help_panel=_NETWORKS),
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto or litert.", rich_help_panel=_NETWORKS)] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, int8 or fp32.", rich_help_panel=_NETWORKS)] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, litert, onnx or tensorrt; see 'rbcedge doctor'.", rich_help_panel=_NETWORKS)
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.", rich_help_panel=_NETWORKS)] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: all cores.", rich_help_panel=_NETWORKS)
     ] = None,
