@@ -67,7 +67,7 @@ def build(onnx: bytes, precision: str, profiles: Sequence[Profile], timings: byt
     if found != precision:
         raise RbcedgeError(
             f"the ONNX holds {found}, {precision} was expected. TensorRT takes the precision from the ONNX: "
-            f"make one with 'rbcedge convert onnx --precision {precision}'."
+            f"make one with 'rbcedge convert onnx DIR --precision {precision}'."
         )
     config = builder.create_builder_config()
     _set_flags(trt, config, precision)

@@ -180,7 +180,7 @@ def test_the_logger_remembers_errors_as_one_line() -> None:
 
 
 def test_a_driver_that_fails_is_noticed_though_it_is_only_a_warning() -> None:
-    """TensorRT 8.6 warns, goes on, and ends the process at the next call (seen with the real package)."""
+    """As the real 8.6 said it, on a machine without a driver; what comes after ends its process."""
     _, log = logger()
     tensorrt_api.check_driver(log)
     log.log(2, "CUDA initialization failure with error: 35. Please check your CUDA installation")  # type: ignore[attr-defined]

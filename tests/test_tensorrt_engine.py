@@ -119,18 +119,30 @@ def test_without_a_gpu_tensorrt_is_not_even_imported(machine: Yard) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wheel", "driver_cuda", "fine"), [("13", "12080", False), ("13", "13000", True), ("12", "13000", True)]
+    ("name", "needs", "driver_cuda", "fine"),
+    [
+        ("tensorrt-cu13", "", "12080", False),
+        ("tensorrt-cu13", "", "13000", True),
+        ("tensorrt-cu12", "", "13000", True),
+        ("tensorrt", "Requires-Dist: nvidia-cuda-runtime-cu12\n", "11080", False),
+        ("tensorrt", "Requires-Dist: tensorrt_cu13 (==10.13.0)\n", "12080", False),
+        ("tensorrt", "Requires-Dist: nvidia-cuda-runtime-cu12\n", "12000", True),
+        ("tensorrt", "", "11080", True),
+    ],
 )
-def test_a_driver_too_old_for_the_wheel(machine: Yard, wheel: str, driver_cuda: str, fine: bool) -> None:
-    info = machine.modules / f"tensorrt_cu{wheel}-10.13.0.dist-info"
+def test_a_driver_too_old_for_the_wheel(machine: Yard, name: str, needs: str, driver_cuda: str, fine: bool) -> None:
+    info = machine.modules / f"{name.replace('-', '_')}-10.13.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tensorrt-cu{wheel}\nVersion: 10.13.0\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 10.13.0\n{needs}")
     machine.gpu(VERSION=driver_cuda)
     found = tensorrt_api.problem()
     if fine:
         assert found is None
     else:
-        assert "needs a driver for CUDA 13, the NVIDIA driver here serves 12.8" in str(found)
+        served = f"{driver_cuda[:2]}.{driver_cuda[3]}"
+        assert found is not None
+        assert "needs a driver that serves it" in found
+        assert f"the NVIDIA driver here serves {served}" in found
 
 
 def test_device_memory_is_given_back(machine: Yard) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from types import ModuleType
 from typing import Any
@@ -32,8 +33,8 @@ def problem() -> str | None:
     needed = _cuda_of_package()
     if needed is not None and int(gpu.cuda.partition(".")[0]) < needed:
         return (
-            f"TensorRT cannot be used: the installed one (tensorrt-cu{needed}) needs a driver for CUDA {needed}, "
-            f"the NVIDIA driver here serves {gpu.cuda}. Update the driver or install tensorrt-cu{needed - 1}."
+            f"TensorRT cannot be used: the installed one is for CUDA {needed} and needs a driver that serves it, "
+            f"the NVIDIA driver here serves {gpu.cuda}. Update the driver or install TensorRT for CUDA {needed - 1}."
         )
     return None
 
@@ -67,7 +68,7 @@ def make_logger(trt: ModuleType, heard: Callable[[str], None] = lambda line: Non
     """Return a logger that prints nothing, remembers errors and passes each on to `heard` as one line.
 
     Its `last_error` is the newest error as one line, None where there was none; `driver_failed` says whether CUDA
-    did not start, which TensorRT 8.6 only warns of before it ends the process at the next call.
+    did not start, which TensorRT only warns of.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -103,9 +104,13 @@ def _cuda_of_package() -> int | None:
     """Major CUDA version the installed wheel is for, None where no wheel says so (Jetson's comes from apt)."""
     for version in (13, 12, 11):
         for name in (f"tensorrt-cu{version}", f"tensorrt-cu{version}-bindings"):
-            try:
+            with suppress(metadata.PackageNotFoundError):
                 metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-            return version
+                return version
+    # Wheels of 8.6 are named without it, but need NVIDIA's CUDA packages.
+    with suppress(metadata.PackageNotFoundError):
+        found = re.findall(
+            r"^(?:nvidia-cuda-runtime|tensorrt)[-_]cu(\d+)", "\n".join(metadata.requires("tensorrt") or ()), re.M
+        )
+        return max(map(int, found), default=None)
     return None

@@ -41,6 +41,8 @@ class Plan:
     def __init__(self, trt: ModuleType, memory: Memory, data: bytes) -> None:
         self._memory = memory
         self._logger = make_logger(trt)
+        # With a driver that is too old 8.6 ends the process here. It does not come to that: the builder's process
+        # fails first, and an engine in the cache is taken only for the CUDA version it was built with.
         try:
             runtime = trt.Runtime(self._logger)
         except TypeError as e:  # what the bindings make of a null pointer
