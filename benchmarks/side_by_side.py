@@ -5,9 +5,9 @@
 Pictures of 640x480 (fields of Chula-RBC-12, say); without any, simulated fields of 75 cells. Every row is one way to
 treat a picture, installed from its own package; one whose package, GPU or bundle is missing is skipped by name. Rows
 take turns picture by picture, so that other work on the machine disturbs all alike, and each row's figure is its
-median over all pictures and rounds, divided by rbcedge's in the same run. Beside the time on the clock stands the
-CPU time of the process: on a machine that others use too, and with --threads 1, that is the fairer one. Networks that rbcedge does not ship have
-random weights: their speed is measured, not what they find.
+median over all pictures and rounds, divided by rbcedge's in the same run. Beside the time on the clock stands the CPU
+time of the process: on a machine that others use too, and with --threads 1, that is the fairer one. Networks that
+rbcedge does not ship have random weights: their speed is measured, not what they find.
 
 | row | what it does to a picture |
 |---|---|

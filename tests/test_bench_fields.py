@@ -22,7 +22,7 @@ def test_a_field_shows_exactly_so_many_whole_cells(seed: int, cells: int) -> Non
     view = exact_field(seed, 320, 240, cells)
     assert len(view.objects) == cells
     assert view.objects.whole.all()
-    labels, found = components((view.labels > 0).astype(np.uint8), 1, fill_holes=False)
+    _, found = components((view.labels > 0).astype(np.uint8), 1, fill_holes=False)
     assert len(found) == cells
     assert not found.on_border.any()
     assert view.pixels.shape == (240, 320, 3)
