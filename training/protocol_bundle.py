@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+import warnings
 import zipfile
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -78,8 +79,9 @@ def convert_classifier(run: Path, precision: Precision, batch: int = BATCH) -> b
     about = _finished(run)
     make = partial(networks.classifier, about["network"], len(about["codes"]), "none", about["crop_px"], batch)
     weights = read_weights(run / "folds" / about["best"] / "weights.npz")
-    # The converter prints its signature.
-    with contextlib.redirect_stdout(io.StringIO()):
+    # The converter prints its signature, and misses statistics that INT8 inputs do not need.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         return convert(make, weights, precision, _calibration(run / "calibration.npz", batch))
 
 
