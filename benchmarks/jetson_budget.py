@@ -177,8 +177,8 @@ def page(cases: Sequence[tuple[tuple[int, int], int]], precisions: Sequence[str]
         "published peaks; the script holds the arithmetic. Measure on the board with `rbcedge bench` before you rely "
         "on any of it.",
         "",
-        "For each layer or kernel: floor = max(operations / peak, bytes / bandwidth), with every tensor going to memory "
-        "and back, so that only what a cache keeps (4 MB on AGX Orin, 32 MB on Thor) can beat it; budget = "
+        "For each layer or kernel: floor = max(operations / peak, bytes / bandwidth), with every tensor going to "
+        "memory and back, so that only what a cache keeps (4 MB on AGX Orin, 32 MB on Thor) can beat it; budget = "
         f"max(operations / ({COMPUTE:.0%} of peak), bytes / ({MEMORY:.0%} of bandwidth)) + {LAUNCH * 1e6:.0f} µs to "
         "start it. Those three constants are assumptions, not findings. Not in it: exposure and transfer of the "
         "camera, decoding, registration, ledger and record on the CPU, a clock held down by heat or power.",
@@ -197,8 +197,8 @@ def page(cases: Sequence[tuple[tuple[int, int], int]], precisions: Sequence[str]
         "",
         "Peaks are multiprocessors x clock x operations per clock (Ampere: 2048 in FP16, 4096 in INT8; Blackwell: 8192 "
         "in FP16). They agree with the vendor's sparse figures, where the last column names one, halved. For Thor no "
-        "dense INT8 figure is given; INT8 is taken at the FP16 rate. Multiprocessors, clocks and bandwidths are the vendor's "
-        "published ones, for the power mode named; they were not checked on a device.",
+        "dense INT8 figure is given; INT8 is taken at the FP16 rate. Multiprocessors, clocks and bandwidths are the "
+        "vendor's published ones, for the power mode named; they were not checked on a device.",
         "",
         f"## Work of a picture (bundle {bundle.name} {bundle.sha256[:12]})",
         "",

@@ -26,6 +26,10 @@ _USUAL_PX = 640 * 480
 # Specimens tried for a place; below this pitch, in cell diameters, only single cells are.
 _TRIES = 6
 _CROWDED = 1.45
+# Last, finest grids that are tried before it is said that so many do not fit.
+_LAST = 3
+# Times it is begun anew where there is room enough: an ill chance may have spread the first cells badly.
+_ATTEMPTS = 5
 _SINGLE = ("NOR", "OVA", "TEA", "FRA", "BUR")
 
 
@@ -72,25 +76,36 @@ def exact_field(
     """
     composition, look = composition or Composition(), look or Look()
     slide = Slide(seed, composition, look)
-    pitch = max(1.12 * look.cell_px, 0.9 * float(np.sqrt(width * height / cells / 0.87)))
-    rng = np.random.default_rng([seed, cells])
-    taken = np.zeros((height, width), np.uint8)
-    things: list[Thing] = []
-    # Finer grids fill what the first one left free.
-    while pitch > 0.8 * look.cell_px:
-        _lay(rng, slide, taken, things, cells, pitch)
-        if len(things) == cells:
-            tiles = _by_tile(things, _litter(rng, slide, width, height), slide.tile)
-            return Laid(seed, composition, look, tiles).view(0, 0, width, height, noise_seed=seed)
-        pitch *= 0.9
+    widest = max(1.12 * look.cell_px, 0.9 * float(np.sqrt(width * height / cells / 0.87)))
+    # Finer grids, shifted, fill what the first one left free.
+    pitches = [widest * 0.9**k for k in range(1, 20) if widest * 0.9**k > 0.8 * look.cell_px]
+    pitches = [widest, *pitches, *[0.8 * look.cell_px] * _LAST]
+    roomy = cells * (1.2 * look.cell_px) ** 2 < width * height
+    most = 0
+    for attempt in range(_ATTEMPTS if roomy else 1):
+        rng = np.random.default_rng([seed, cells, attempt])
+        taken = np.zeros((height, width), np.uint8)
+        things: list[Thing] = []
+        for k, pitch in enumerate(pitches):
+            _lay(rng, slide, taken, things, cells, pitch, shifted=k > 0)
+            if len(things) == cells:
+                tiles = _by_tile(things, _litter(rng, slide, width, height), slide.tile)
+                return Laid(seed, composition, look, tiles).view(0, 0, width, height, noise_seed=seed)
+        most = max(most, len(things))
     raise UsageError(
-        f"{cells} cells do not fit into {width}x{height} px at {look.cell_px:g} px each; about {len(things)} do. "
+        f"{cells} cells do not fit into {width}x{height} px at {look.cell_px:g} px each; about {most} do. "
         "Ask for fewer cells, or for a larger picture."
     )
 
 
 def _lay(
-    rng: np.random.Generator, slide: Slide, taken: NDArray[np.uint8], things: list[Thing], cells: int, pitch: float
+    rng: np.random.Generator,
+    slide: Slide,
+    taken: NDArray[np.uint8],
+    things: list[Thing],
+    cells: int,
+    pitch: float,
+    shifted: bool,
 ) -> None:
     """Place objects on a grid of `pitch` px until there are `cells`; fills `taken` and `things`."""
     height, width = taken.shape
@@ -102,7 +117,7 @@ def _lay(
     if not weights.any():
         return
     shake = max(0.0, (pitch - 1.1 * slide.look.cell_px) / 2)
-    for x, y in _grid(rng, width, height, pitch, slide.look.cell_px / 2 + around):
+    for x, y in _grid(rng, (width, height), pitch, slide.look.cell_px / 2 + around, shifted):
         for attempt in range(0 if taken[round(y), round(x)] else _TRIES):
             code = int(rng.choice(len(weights), p=weights / weights.sum()))
             specimen = draw_specimen(rng, code, slide.composition, slide.look.cell_px, slide.direction)
@@ -126,13 +141,16 @@ def _lay(
             return
 
 
-def _grid(rng: np.random.Generator, width: int, height: int, pitch: float, margin: float) -> list[tuple[float, float]]:
+def _grid(
+    rng: np.random.Generator, size: tuple[int, int], pitch: float, margin: float, shifted: bool
+) -> list[tuple[float, float]]:
     """Places of a hexagonal grid within the margin, in random order."""
     places = []
-    y, row = margin, 0
-    while y <= height - margin:
-        x = margin + (row % 2) * pitch / 2
-        while x <= width - margin:
+    left, top = rng.uniform(0, pitch, 2) if shifted else (0.0, 0.0)
+    y, row = margin + top, 0
+    while y <= size[1] - margin:
+        x = margin + (left + (row % 2) * pitch / 2) % pitch
+        while x <= size[0] - margin:
             places.append((x, y))
             x += pitch
         y, row = y + pitch * 0.87, row + 1
