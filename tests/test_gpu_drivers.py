@@ -40,7 +40,7 @@ def test_nvrtc_compiles_the_kernels(architecture: int) -> None:
         assert name.encode() in code
 
 
-def test_nvrtc_says_what_it_cannot_compile() -> None:
+def test_nvrtc_says_what_it_cannot_compile(tmp_path: Path) -> None:
     try:
         known = nvrtc.supported()
     except RbcedgeError:
@@ -49,6 +49,12 @@ def test_nvrtc_says_what_it_cannot_compile() -> None:
         nvrtc.compile_for('extern "C" __global__ void k() { nonsense; }', known[-1])
     with pytest.raises(RbcedgeError, match=f"this GPU is sm_{known[0] - 1}"):
         nvrtc.compile_for("", known[0] - 1)
+    small = 'extern "C" __global__ void k(int n) { }'
+    first = nvrtc.compiled(small, known[-1], tmp_path)
+    kept = next(tmp_path.iterdir())
+    kept.write_bytes(b"kept")
+    assert first.startswith(b"\x7fELF")
+    assert nvrtc.compiled(small, known[-1], tmp_path) == b"kept"
     newer = nvrtc.compile_for('extern "C" __global__ void k(int n) { }', known[-1] + 1)
     assert newer.lstrip().startswith(b"//")  # PTX, for the driver to translate
     assert b".target" in newer
@@ -222,7 +228,7 @@ def _use(monkeypatch: pytest.MonkeyPatch, fake: FakePyCuda) -> FakePyCuda:
     package.driver = fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
-    monkeypatch.setattr(pycuda_driver, "compile_for", lambda text, architecture: b"code")
+    monkeypatch.setattr(pycuda_driver, "compiled", lambda text, architecture: b"code")
     return fake
 
 
@@ -290,7 +296,7 @@ def test_cuda_python_against_a_stand_in_for_the_driver(tmp_path: Path) -> None:
         from test_gpu_pipeline import Dark, Tint, _same, _simulated, Frame
 
         path = str(cpu.build(source.text())).encode() + bytes(1)
-        cuda_python.compile_for = lambda text, architecture: path if architecture == 87 else 1 / 0
+        cuda_python.compiled = lambda text, architecture: path if architecture == 87 else 1 / 0
         stub = ctypes.CDLL("libcuda.so.1")
         bundle = bundles.load(bundles.default_folder())
 
@@ -335,6 +341,28 @@ def test_cuda_python_against_a_stand_in_for_the_driver(tmp_path: Path) -> None:
             a, b = pipeline.find(frame), host.find(frame)
             rows = np.arange(len(b.cells))
             _same(pipeline.classify(a, rows), host.classify(b, rows))
+        pipeline.close()
+        del a
+
+        # As in a run: everything as graphs, whose networks are kernels too (here: what is in memory already).
+        class Still(HostExecutor):
+            def enqueue(self, handle):
+                pass
+
+        replays = stub.stub_replays()
+        pipeline = DevicePipeline(
+            bundle, cuda_python.CudaPythonDevice(), Still.segmenter(Dark()), Still.classifier(Tint(8), 8), 1.0
+        )
+        buffers = pipeline.pictures(160, 120)
+        for turn in range(12):
+            a = pipeline.find(Frame(turn, 0.0, buffers[turn % 2], "camera"))
+            if turn == 6:
+                before = stub.stub_graphs()
+        assert stub.stub_replays() - replays >= 8, stub.stub_replays() - replays
+        assert stub.stub_graphs() == before > 0
+        for width in (100, 110, 120):
+            a = pipeline.find(Frame(turn, 0.0, _simulated(1, (width, 90)), "other"))
+        assert stub.stub_graphs() == 0, stub.stub_graphs()
         pipeline.close()
         del a
         found = [getattr(stub, f"stub_{n}")() for n in ("pushed", "retained", "streams", "graphs", "held")]

@@ -232,7 +232,8 @@ def test_fields_nobody_keeps_cost_no_copies(pipeline: DevicePipeline) -> None:
     gc.collect()
     before = pipeline.transfers.downloads
     for k in range(6):
-        pipeline.find(_frame(_simulated(k, (160, 120)), k))
+        field = pipeline.find(_frame(_simulated(k, (160, 120)), k))
+        field = pipeline.classify(field, np.arange(len(field.cells)))
     assert pipeline.transfers.downloads == before
 
 

@@ -142,8 +142,8 @@ class DevicePipeline:
         if found is None or setup is None or found.frame is not field.frame:
             raise ValueError("classify takes the field that find returned last")
         timings = dict(field.timings_ms)
-        cut = infer = 0.0
         start = perf_counter()
+        spent = {"crop": 0.0, "classify": 0.0}
         probabilities = np.empty((len(field.cells), len(self.bundle.labels)), np.float32)
         waiting: list[tuple[int, NDArray[np.intp]]] = []
 
@@ -158,21 +158,39 @@ class DevicePipeline:
                 if len(waiting) == SLOTS:
                     collect()
                 slot = len(waiting)
-                batch = classifying.fill(slot, part)
                 waiting.append((slot, part))
-                began = perf_counter()
-                setup.cropping.launch(found.picture, found.result, side, batch, classifying.as_float)
-                cut += self._stage_end(began)
-                began = perf_counter()
-                classifying.infer(batch, side)
-                infer += self._stage_end(began)
+                self._name(setup, found, side, slot, part, spent)
         collect()
-        if self._by_stage:
-            timings |= {"crop": cut, "classify": infer}
-        else:
-            timings["classify"] = (perf_counter() - start) * 1e3
+        timings |= spent if self._by_stage else {"classify": (perf_counter() - start) * 1e3}
         cells = field.cells.with_probabilities(rows, probabilities[rows])
         return _field(field.frame, field.scale, found.planes, cells, field.foreign, timings)
+
+    def _name(
+        self, setup: Setup, found: _Found, side: int, slot: int, rows: NDArray[np.intp], spent: dict[str, float]
+    ) -> None:
+        """Put one batch on the stream."""
+        # What is prepared is kept: it must not keep the field's pictures.
+        classifying, picture, result = self._classifying, found.picture, found.result
+        batch = classifying.fill(slot, rows)
+
+        def cut() -> None:
+            setup.cropping.launch(picture, result, side, batch, classifying.as_float)
+
+        def infer() -> None:
+            classifying.infer(batch, side)
+
+        if self._by_stage:
+            for name, stage in (("crop", cut), ("classify", infer)):
+                began = perf_counter()
+                stage()
+                spent[name] += self._stage_end(began)
+            return
+
+        def work() -> None:
+            cut()
+            infer()
+
+        setup.repeat((picture, result.labels.address, side, slot, batch.size), work)
 
     def close(self) -> None:
         """Release networks, memory and the device."""
@@ -203,8 +221,7 @@ class DevicePipeline:
         return result.read(size, len(self.bundle.labels))
 
     def _stage_end(self, began: float) -> float:
-        if self._by_stage:
-            self._stream.synchronize()
+        self._stream.synchronize()
         return (perf_counter() - began) * 1e3
 
     def _measure(self, frame: Frame, pictures: Pictures, picture: int) -> None:

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, OutOfMemory, Stream, Transfers
-from rbcedge.pipeline.gpu.source import BLOCK, declarations, pack, signatures, text
+from rbcedge.pipeline.gpu.source import BLOCK, cache_folder, declarations, pack, signatures, text
 
 _BUILD = ("-fPIC", "-shared", "-pthread", "-x", "c++")
 _FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fno-math-errno", "-w", *_BUILD)
@@ -182,7 +181,7 @@ def build(source: str, folder: Path | None = None) -> Path:
     shim = text("cuda_on_cpu.h")
     whole = "\n".join((shim, source, *(_launcher(name, parameters) for name, parameters in declarations(source))))
     key = hashlib.sha256("\0".join((whole, *_FLAGS, *os.uname()[::4])).encode()).hexdigest()[:20]
-    folder = folder or _cache()
+    folder = folder or cache_folder()
     path = folder / f"kernels-{key}.so"
     if path.exists():
         return path
@@ -202,16 +201,6 @@ def build(source: str, folder: Path | None = None) -> Path:
             raise RbcedgeError(f"{program} cannot compile the kernels: {first}")
         half.replace(path)
     return path
-
-
-def _cache() -> Path:
-    folder = user_cache_path("rbcedge") / "kernels"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.gettempdir()) / f"rbcedge-kernels-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 def _launcher(name: str, parameters: str) -> str:

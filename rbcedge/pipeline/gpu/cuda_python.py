@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, OutOfMemory, Stream, Transfers
-from rbcedge.pipeline.gpu.nvrtc import compile_for
+from rbcedge.pipeline.gpu.nvrtc import compiled
 from rbcedge.pipeline.gpu.source import BLOCK, pack, signatures
 
 _OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
@@ -87,7 +87,7 @@ class CudaStream:
         self._driver = driver
         self._stream: Any = driver("StreamCreate", int(driver.library.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self.handle = int(self._stream)
-        self._graphs: list[_Graph] = []
+        self._graphs: weakref.WeakSet[_Graph] = weakref.WeakSet()
 
     def synchronize(self) -> None:
         """Wait."""
@@ -96,14 +96,13 @@ class CudaStream:
     def prepare(self, work: Callable[[], None]) -> Callable[[], None]:
         """Run `work` as it is the first time (engines may still allocate), and as a CUDA graph from then on."""
         graph = _Graph(self._driver, self._stream, work)
-        self._graphs.append(graph)
+        self._graphs.add(graph)
         return graph
 
     def close(self) -> None:
         """Give graphs and stream back."""
-        for graph in self._graphs:
+        for graph in tuple(self._graphs):
             graph.close()
-        self._graphs.clear()
         if self._stream is not None:
             self._driver("StreamDestroy", self._stream)
             self._stream = None
@@ -116,6 +115,7 @@ class _Graph:
         self._driver, self._stream, self._work = driver, stream, work
         self._calls = 0
         self._ready: Any = None
+        self._release: Callable[[], object] | None = None
 
     def __call__(self) -> None:
         self._calls += 1
@@ -124,6 +124,8 @@ class _Graph:
             return
         if self._ready is None:
             self._ready = self._capture()
+            # Destroyed with the last reference: setups come and go with the size of the pictures.
+            self._release = weakref.finalize(self, self._driver, "GraphExecDestroy", self._ready)
         self._driver("GraphLaunch", self._ready, self._stream)
 
     def _capture(self) -> Any:
@@ -139,9 +141,9 @@ class _Graph:
             self._driver("GraphDestroy", graph)
 
     def close(self) -> None:
-        if self._ready is not None:
-            self._driver("GraphExecDestroy", self._ready)
-            self._ready = None
+        if self._release is not None:
+            self._release()
+            self._ready = self._release = None
 
 
 class CudaKernel:
@@ -221,7 +223,7 @@ class CudaPythonDevice:
 
     def load(self, source: str) -> CudaModule:
         """Compile for this GPU and load."""
-        return CudaModule(self._driver, compile_for(source, self._architecture), source)
+        return CudaModule(self._driver, compiled(source, self._architecture), source)
 
     def upload(self, array: NDArray[np.generic], memory: DeviceMemory, stream: Stream) -> None:
         """Copy, wait, count."""

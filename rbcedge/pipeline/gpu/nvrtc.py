@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 from rbcedge.errors import RbcedgeError
-from rbcedge.pipeline.gpu.source import OPTIONS
+from rbcedge.pipeline.gpu.source import OPTIONS, cache_folder
 
 _MISSING = (
     "NVIDIA's run-time compiler (NVRTC) is not here. Install it (pip install 'rbcedge[gpu]', or the CUDA toolkit), "
@@ -22,6 +25,24 @@ def supported() -> tuple[int, ...]:
         Where there is no NVRTC.
     """
     return tuple(sorted(int(a) for a in _call(_nvrtc().nvrtcGetSupportedArchs())))
+
+
+def compiled(source: str, architecture: int, folder: Path | None = None) -> bytes:
+    """`compile_for`, kept in `folder` (None: the user's cache) for the next start."""
+    version = ".".join(str(v) for v in _call(_nvrtc().nvrtcVersion()))
+    key = hashlib.sha256("\0".join((source, str(architecture), version, *OPTIONS)).encode()).hexdigest()[:20]
+    path = (folder or cache_folder()) / f"kernels-sm{architecture}-{key}.bin"
+    try:
+        return path.read_bytes()
+    except OSError:
+        code = compile_for(source, architecture)
+    try:
+        half = path.with_name(f"{path.name}.{os.getpid()}.part")
+        half.write_bytes(code)
+        half.replace(path)
+    except OSError:
+        pass  # compiled again at the next start
+    return code
 
 
 def compile_for(source: str, architecture: int) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, OutOfMemory, Stream, Transfers
-from rbcedge.pipeline.gpu.nvrtc import compile_for
+from rbcedge.pipeline.gpu.nvrtc import compiled
 from rbcedge.pipeline.gpu.source import BLOCK, pack, signatures
 
 #: How PyCUDA names the types of arguments.
@@ -182,7 +182,7 @@ class PyCudaDevice:
 
     def load(self, source: str) -> PyCudaModule:
         """Compile for this GPU and load."""
-        return PyCudaModule(self._cuda, compile_for(source, self._architecture), source)
+        return PyCudaModule(self._cuda, compiled(source, self._architecture), source)
 
     def upload(self, array: NDArray[np.generic], memory: DeviceMemory, stream: Stream) -> None:
         """Copy, count."""

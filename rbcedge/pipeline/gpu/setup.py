@@ -93,7 +93,7 @@ class Setup:
         shrink = scale * bundle.segmenter_scale < 1
         threshold = bundle.mask_threshold
         self._turn = 0
-        self._prepared: dict[tuple[int, int], Callable[[], None]] = {}
+        self._prepared: dict[tuple[int, ...], Callable[[], None]] = {}
         with Pool(device, stream) as pool:
             self._pool = pool
             self._results = [Result.allocate(pool, size, least) for _ in range(SETS)]
@@ -133,14 +133,16 @@ class Setup:
 
     def launch(self, picture: int, result: Result) -> None:
         """Put all stages on the stream, with as little overhead as the driver can."""
-        key = (picture, result.labels.address)
+
+        def work() -> None:
+            for stage in self.stages(picture, result).values():
+                stage()
+
+        self.repeat((picture, result.labels.address), work)
+
+    def repeat(self, key: tuple[int, ...], work: Callable[[], None]) -> None:
+        """Do `work`, which puts the same on the stream whenever `key` is the same; see `Stream.prepare`."""
         if key not in self._prepared:
-            stages = tuple(self.stages(picture, result).values())
-
-            def work() -> None:
-                for stage in stages:
-                    stage()
-
             self._prepared[key] = self._stream.prepare(work)
         self._prepared[key]()
 

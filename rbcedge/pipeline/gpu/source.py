@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+from platformdirs import user_cache_path
 
 from rbcedge.pipeline.gpu.base import Argument
 
@@ -62,3 +67,14 @@ def pack(name: str, signature: Sequence[str], threads: int, arguments: Sequence[
             raise TypeError(f"{name}: {argument!r} where it takes a {kind}")
         packed.append(_TYPES[kind](value))
     return packed
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: the user's cache, or a temporary folder where that cannot be written."""
+    folder = user_cache_path("rbcedge") / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"rbcedge-kernels-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
