@@ -47,6 +47,7 @@ from rbcedge.bench.fields import exact_fields
 from rbcedge.bench.hardware import machine
 from rbcedge.cells import components, crops
 from rbcedge.engines.loading import cores, load_engines
+from rbcedge.errors import RbcedgeError
 from rbcedge.field import Field
 from rbcedge.frame import Frame
 from rbcedge.pipeline.host import HostPipeline
@@ -230,7 +231,10 @@ def watershed(bundle: bundles.Bundle, threads: int) -> Way:
 def gpu_host_copies(bundle: bundles.Bundle, threads: int) -> Way:
     """TensorRT behind the host pipeline: pictures are copied to the device and results back, stage by stage."""
     need_gpu()
-    pipeline = HostPipeline(bundle, *load_engines(bundle, "tensorrt", "fp16"), scale=1.0)
+    try:
+        pipeline = HostPipeline(bundle, *load_engines(bundle, "tensorrt", "fp16"), scale=1.0)
+    except RbcedgeError as e:
+        raise Missing(str(e)) from e
 
     def run(picture: NDArray[np.uint8], field: Field) -> object:
         found = pipeline.find(Frame(0, 0.0, picture, "picture"))
@@ -240,16 +244,25 @@ def gpu_host_copies(bundle: bundles.Bundle, threads: int) -> Way:
 
 
 def gpu_zero_copy(bundle: bundles.Bundle, threads: int) -> Way:
-    """The loop on the device."""
+    """The loop on the device. Copying a picture into page-locked memory stands for the camera that decodes into it."""
     need_gpu()
+    from rbcedge.engines.loading import artefacts
+    from rbcedge.engines.tensorrt_executor import open_executor
+    from rbcedge.engines.tensorrt_progress import Ticker
+    from rbcedge.pipeline.device import DevicePipeline
+    from rbcedge.pipeline.gpu.cuda_python import CudaPythonDevice
+
     try:
-        from rbcedge.pipeline.opening import open_pipeline
-    except ImportError as e:
-        raise Missing("this version has no pipeline on the device that can be opened from here") from e
-    pipeline = open_pipeline(bundle, "tensorrt", "fp16", None, 1.0)
+        device = CudaPythonDevice()
+        networks = [open_executor(bundle, a, Ticker()) for a in artefacts(bundle, "onnx", ("fp16", "fp32"))]
+        pipeline = DevicePipeline(bundle, device, *networks, scale=1.0)
+    except RbcedgeError as e:
+        raise Missing(str(e)) from e
+    buffer = pipeline.pictures(640, 480)[0]
 
     def run(picture: NDArray[np.uint8], field: Field) -> object:
-        found = pipeline.find(Frame(0, 0.0, picture, "picture"))
+        np.copyto(buffer, picture)
+        found = pipeline.find(Frame(0, 0.0, buffer, "picture"))
         return pipeline.classify(found, np.arange(len(found.cells)))
 
     return run
