@@ -270,3 +270,25 @@ def test_what_is_shown_fits_eighty_columns(bundle: Bundle) -> None:
     assert "…" not in shown.getvalue()
     for word in ("capture to count", "a field at rest", "95 % limits", "1920x1080"):
         assert word in shown.getvalue()
+
+
+def test_a_camera_that_says_nothing_is_left_at_once(bundle: Bundle) -> None:
+    stop = Event()
+
+    class Silent(ListSource):
+        """Gives three pictures, then waits until it is closed."""
+
+        over = Event()
+
+        def frames(self):
+            yield from super().frames()
+            stop.set()
+            assert self.over.wait(20)
+
+        def close(self) -> None:
+            super().close()
+            self.over.set()
+
+    frames = [Frame(k, 0.0, field_of_discs(k), "camera") for k in range(3)]
+    run = measured(bundle, frames=50, warm_up=0, stop=stop, source=lambda: Silent(frames, kind="live"))
+    assert len(run.fresh.total_ms) == 3

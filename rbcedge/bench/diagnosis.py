@@ -113,8 +113,8 @@ def _busy(run: Run) -> str:
     if run.watched.load_before <= BUSY:
         return ""
     return (
-        f"Other work ran on this machine ({run.watched.load_before:.1f} programs waiting for each core): times are "
-        "too long, ratios within this report are fairer."
+        f"Other work ran on this machine ({run.watched.load_before:.1f} programs for each core): times are too long; "
+        "ratios within this report are fairer."
     )
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
+from threading import Event, Thread
 from time import perf_counter
 from typing import Any
 
@@ -51,10 +51,9 @@ class Metered:
     """
 
     def __init__(self, opener: Callable[[], Source], pictures: int, stop: Event) -> None:
-        self._opener, self._pictures, self._stop = opener, pictures, stop
+        self._opener, self._pictures, self.stop = opener, pictures, stop
         self._source = opener()
         self._closed = False
-        self._dropped = 0
         self.handed_s = 0.0
         self.capture_ms = 0.0
         self.different = 0
@@ -74,20 +73,22 @@ class Metered:
 
     @property
     def dropped(self) -> int:
-        return self._dropped + self._source.dropped
+        return self._source.dropped
 
     def __len__(self) -> int:
         return len(self._source)
 
     def frames(self) -> Iterator[Frame | Gap]:
         handed = 0
-        while handed < self._pictures and not self._over:
+        while handed < self._pictures and not self._over():
             asked, before = perf_counter(), handed
             for item in self._source.frames():
                 if isinstance(item, Gap):
                     if self.different == 0:
                         self.skips.append(item)
                     yield item
+                    if self._over():
+                        return
                     asked = perf_counter()
                     continue
                 handed += 1
@@ -96,10 +97,10 @@ class Metered:
                 late = time.monotonic() - item.time_s if self.kind == "live" else now - asked
                 self.capture_ms, self.handed_s = 1e3 * late, now
                 yield item
-                if handed == self._pictures or self._over:
+                if handed == self._pictures or self._over():
                     return
                 asked = perf_counter()
-            if self._over:
+            if self._over():
                 return
             got = handed - before
             if self.kind == "live":
@@ -110,9 +111,8 @@ class Metered:
             self._source.close()
             self._source = self._opener()
 
-    @property
     def _over(self) -> bool:
-        return self._closed or self._stop.is_set()
+        return self._closed or self.stop.is_set()
 
     def _complain(self, got: int) -> None:
         if got:
@@ -316,8 +316,21 @@ def turn(
         gate = Gate(diameter_px=bundle.diameter_px)
         try:
             # An event of its own: the run loop sets it at its end.
-            run(source, pipeline, gate, ledger, scheme, store, [meter], start, Event())
+            run(source, pipeline, gate, ledger, scheme, store, [meter], start, _passed_on(source.stop))
         finally:
             store.close()
             source.close()
     return meter, source
+
+
+def _passed_on(stop: Event) -> Event:
+    """Return an event that is set soon after `stop` is; whoever sets it first ends the watch."""
+    own = Event()
+
+    def watch() -> None:
+        while not own.wait(0.1):
+            if stop.is_set():
+                own.set()
+
+    Thread(target=watch, name="rbcedge-bench-stop", daemon=True).start()
+    return own
