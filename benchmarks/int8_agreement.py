@@ -1,51 +1,53 @@
-"""Do the INT8 networks tell the same as the float32 ones? On the held-out fields of Chula-RBC-12.
+"""Does the INT8 pair of a bundle tell the same as its float32 pair? On held-out fields of Chula-RBC-12.
 
-    python benchmarks/int8_agreement.py CHULA
+    python benchmarks/int8_agreement.py CHULA [--bundle DIR] [--engine litert|onnx] [--every N] [--labels OUT.csv]
 
-Prints mask IoU of INT8 against float32, the share of cells given the same class on the same masks, and the largest
-change of any class's share in percentage points.
+Prints what `rbcedge calibrate` reports of a new bundle, for one that exists. With `--labels` it also writes the marks
+of the fields as a table that `rbcedge calibrate --labels` reads.
 """
 
 import argparse
-import os
+import json
 from pathlib import Path
 
-import cv2
 import numpy as np
+from rbcedge.calibration.agreement import compare, pool
+from rbcedge.calibration.marks import Mark, write
+from rbcedge.calibration.report import agreement_figures
+from rbcedge.calibration.tolerances import Tolerances
 from rbcedge.training.datasets import chula
 
 from rbcedge import bundle
 from rbcedge.engines import load_engines
 from rbcedge.frame import Frame
-from rbcedge.pipeline.host import HostPipeline
+from rbcedge.sources.images import read_picture
 
 
 def main() -> None:
     """Compare and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chula", type=Path)
+    parser.add_argument("--bundle", type=Path, default=bundle.default_folder())
+    parser.add_argument("--engine", default="litert")
+    parser.add_argument("--every", type=int, default=1, help="take every Nth held-out field")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--labels", type=Path)
     args = parser.parse_args()
-    b = bundle.load(bundle.default_folder())
-    threads = len(os.sched_getaffinity(0))
-    small, whole = (
-        HostPipeline(b, *load_engines(b, precision=p, threads=threads), scale=1.0) for p in ("int8", "fp32")
-    )
-    both = either = 0
-    classes: list[np.ndarray] = []
-    for field in chula.split(chula.read(args.chula))[1]:
-        frame = Frame(0, 0.0, cv2.imread(str(field.picture)), field.picture.name)
-        a, f = small.find(frame), whole.find(frame)
-        both += int(((a.mask > 0) & (f.mask > 0)).sum())
-        either += int(((a.mask > 0) | (f.mask > 0)).sum())
-        rows = np.flatnonzero(~f.cells.on_border)
-        classes.append(np.stack([p.classify(f, rows).cells.best[rows] for p in (small, whole)], 1))
-    pairs = np.concatenate(classes)
-    shares = [np.bincount(pairs[:, k], minlength=len(b.codes)) / len(pairs) for k in (0, 1)]
-    change = 100 * (shares[0] - shares[1])
-    worst = int(np.abs(change).argmax())
-    print(f"mask IoU, INT8 against float32: {both / either:.4f}")
-    print(f"same class: {(pairs[:, 0] == pairs[:, 1]).mean():.4f} of {len(pairs)} cells")
-    print(f"largest change of a class: {b.codes[worst]} {change[worst]:+.2f} points")
+    held_out = chula.split(chula.read(args.chula))[1][:: args.every]
+    marks = {
+        f.picture.name: [
+            Mark(float(x), float(y), chula.TO_PAPER[int(kind)])
+            for (x, y), kind in zip(f.points.tolist(), f.types, strict=True)
+        ]
+        for f in held_out
+    }
+    if args.labels:
+        write(args.labels, marks)
+    b = bundle.load(args.bundle)
+    small, whole = (load_engines(b, args.engine, p, args.threads) for p in ("int8", "fp32"))
+    frames = ((Frame(0, 0.0, np.asarray(read_picture(f.picture)), f.picture.name), 1.0) for f in held_out)
+    found = pool(list(compare(b, whole, small, frames, marks)), b.labels, f"{args.engine} fp32", f"{args.engine} int8")
+    print(json.dumps(agreement_figures(found, Tolerances()), indent=1))
 
 
 if __name__ == "__main__":

@@ -217,18 +217,18 @@ def _quantise(
 
 
 def _speeds(network: Network, model: bytes, batch: NDArray[np.uint8]) -> tuple[float, float]:
-    """Median time of a call, ms, float and INT8."""
+    """Time of a call, ms, float and INT8: the best of nine, as other work on the machine only adds."""
 
-    def median(run: Run) -> float:
+    def best(run: Run) -> float:
         run(batch)
         took = []
         for _ in range(9):
             begun = perf_counter()
             run(batch)
             took.append(1000 * (perf_counter() - begun))
-        return float(np.median(took))
+        return min(took)
 
-    return median(network.runner()), median(network.runner(model))
+    return best(network.runner()), best(network.runner(model))
 
 
 def _engines(folder: Path, format: str, made: Mapping[str, Quantised], threads: int) -> Networks:
@@ -271,7 +271,7 @@ def _name(networks: Networks) -> str:
 
 
 def _enough(agreement: Agreement, tolerances: Tolerances) -> None:
-    n = agreement.cells[2]
+    n = agreement.cells[0]  # of the reference: cells that INT8 loses are its fault, not the fields'
     if n < tolerances.cells:
         raise RbcedgeError(
             f"Only {n} whole cells to compare INT8 with float on; {tolerances.cells} are needed to judge it. "

@@ -39,7 +39,9 @@ class Layer:
         # Keras writes network/layer/operation, with a running number at the end of each name.
         parts = [re.sub(r"_\d+$", "", p) for p in self.name.split(";")[0].split("/")]
         inner = [p for p in parts[:-1] if p and p not in ("batchnorm", parts[0])]
-        return inner[-1] if inner else self.name.split(":")[0]
+        if inner:
+            return inner[-1]
+        return "output" if self.name.startswith("StatefulPartitionedCall") else self.name.split(":")[0]
 
     @property
     def block(self) -> str:

@@ -13,7 +13,8 @@ from rbcedge.calibration.sensitivity import Finding
 from rbcedge.errors import RbcedgeError
 from rbcedge.palette import colours
 
-_SHOWN = 16
+#: Groups in the figure of the sensitivity.
+SHOWN = 16
 
 
 def check_available() -> None:
@@ -49,16 +50,18 @@ def bland_altman(agreement: Agreement) -> bytes:
     return _png(figure)
 
 
-def sensitivity(findings: Sequence[Finding], whole_db: float, kept: Sequence[str]) -> bytes:
-    """What leaving each group in float brings, in dB; those that stay in float are dark."""
-    shown = list(findings)[:_SHOWN][::-1]
-    figure = _figure(6.2, 0.5 + 0.24 * len(shown))
+def sensitivity(findings: Sequence[Finding], kept: Sequence[str]) -> bytes:
+    """Share that each group has in the noise of the output, all groups together 100 %; those kept in float are dark."""
+    noise = np.array([10 ** (-f.effect.sqnr_db / 10) for f in findings])
+    percent = 100 * noise / noise.sum()
+    shown = range(min(len(findings), SHOWN))
+    figure = _figure(6.2, 0.6 + 0.24 * len(shown))
     axes = figure.add_subplot(1, 1, 1)
-    gains = [f.effect.sqnr_db - whole_db for f in shown]
-    tones = ["#1f4e79" if f.group.title in kept else "#a9c4de" for f in shown]
-    axes.barh([f.group.title for f in shown], gains, color=tones, height=0.7)
-    axes.axvline(0, color="#666666", linewidth=0.8)
-    axes.set_xlabel("dB less quantisation noise in the output when this part alone stays in float", fontsize=8)
+    tones = ["#1f4e79" if findings[k].group.title in kept else "#a9c4de" for k in shown]
+    axes.barh(list(shown), [percent[k] for k in shown], color=tones, height=0.7)
+    axes.set_yticks(list(shown), [findings[k].group.title for k in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the quantisation noise in the output, %", fontsize=8)
     axes.tick_params(labelsize=7)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -42,7 +42,7 @@ class Report:
         Whether the fields compared are others than those calibrated on.
     quantised : mapping of format to role to Quantised
     speeds_ms : mapping of format to role to (float, INT8)
-        Median time of a call on this machine.
+        Best time of nine calls on this machine.
     agreements : mapping of format to Agreement
     tolerances : Tolerances
     versions : mapping of package to version
@@ -112,7 +112,7 @@ def _network(q: Quantised, speed: tuple[float, float]) -> dict[str, Any]:
         "float_share_of_arithmetic": round(q.float_share, 4),
         "bytes": len(q.model),
         "call_ms": {"float": round(speed[0], 2), "int8": round(speed[1], 2)},
-        "sensitivity": [
+        "int8_in_one_part_alone": [
             {
                 "part": f.group.title,
                 "sqnr_db": round(f.effect.sqnr_db, 2),
@@ -206,10 +206,12 @@ def html(report: Report, frame: Callable[[str], Frame]) -> str:
         if picture is None:
             parts.append("<p>No cell was named differently.</p>")
         else:
-            text = (
-                f"The {len(found)} of {differing} differing cells of which both networks were surest. Before: float; "
-                "after: INT8; a question mark: below the confidence threshold."
+            which = (
+                f"The {differing} cells named differently"
+                if len(found) == differing
+                else f"Of {differing} cells named differently the {len(found)} of which both networks were surest"
             )
+            text = f"{which}. Before: float; after: INT8; a question mark: below the confidence threshold."
             parts.append(_figure(_png(picture), text))
         for role, q in report.quantised[format].items():
             parts.append(_layers(role, q, report.speeds_ms[format][role]))
@@ -310,9 +312,11 @@ def _layers(role: str, q: Quantised, speed: tuple[float, float]) -> str:
     )
     if not q.findings:
         return text
-    whole = next(e for m, e in q.methods if m == q.method)
-    picture = plots.sensitivity(q.findings, whole.sqnr_db, [g.title for g in q.kept])
-    return text + _figure(picture, "Which parts lose most: dark ones stay in float.", narrow=True)
+    picture = plots.sensitivity(q.findings, [g.title for g in q.kept])
+    shown = "The parts that lose most" if len(q.findings) > plots.SHOWN else "What each part loses"
+    return text + _figure(
+        picture, f"{shown}, each measured as the only one in INT8; dark ones stay in float.", narrow=True
+    )
 
 
 def _set(report: Report) -> str:

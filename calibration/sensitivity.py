@@ -14,7 +14,7 @@ from rbcedge.calibration.ranges import METHODS, Method
 #: Networks of more layers are judged by blocks first.
 _SINGLY = 48
 #: Groups kept in float at the most, the share of the multiplications they may have, and what each must bring, dB.
-_KEPT, _SHARE, _LEAST_DB = 8, 0.3, 0.3
+_KEPT, _SHARE, _LEAST_DB = 10, 0.3, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What keeping a group in float, and all else in INT8, brings."""
+    """What INT8 in one group alone does, all else in float.
+
+    Errors of different layers add up nearly as independent noise does, so the group with the lowest signal to noise
+    by itself is the one that costs most. (Leaving one group in float instead hides it behind the noise of the rest.)
+    """
 
     group: Group
     effect: Effect
@@ -163,10 +167,10 @@ def quantise(
 ) -> Quantised:
     """Find the ranges that lose least, then keep the most harmful layers in float until the goal is met.
 
-    Each group of layers in turn is left in float while all others are INT8; what that brings is the harm the group
-    does. Groups are then kept in the order of their harm until the disagreement is at most `goal`, or 30 % of the
-    arithmetic is in float. Harm is measured by the noise of the output, because on some hundred cells the number of
-    changed labels is itself mostly chance.
+    Each group of layers in turn is made INT8 while all others are float: the noise that brings is its harm. Groups
+    are then left in float in the order of their harm until the disagreement is at most `goal`, or 30 % of the
+    arithmetic is in float; those that turn out to bring nothing are given up again. Harm is measured by noise,
+    because on some hundred cells the number of changed labels is itself mostly chance.
 
     Parameters
     ----------
@@ -205,13 +209,14 @@ def _share(network: Network, kept: Sequence[Group]) -> float:
 
 
 def _findings(network: Network, judge: Judge, method: Method, progress: Progress, title: str) -> list[Finding]:
-    """Measure every group; most harmful first."""
+    """Measure every group; most harmful first, of equal ones the cheapest."""
+    every = frozenset(x.name for x in network.layers)
     wanted = groups(network.layers)
     found: list[Finding] = []
     for group in wanted:
-        found.append(Finding(group, judge.effect(network.quantised(method, group.names))))
+        found.append(Finding(group, judge.effect(network.quantised(method, every - group.names))))
         progress(f"{title}: layers", len(found), len(wanted))
-    return sorted(found, key=lambda f: (-f.effect.sqnr_db, f.group.macs))
+    return sorted(found, key=lambda f: (f.effect.sqnr_db, f.group.macs))
 
 
 def _keep(
@@ -223,18 +228,24 @@ def _keep(
     effect: Effect,
     model: bytes,
 ) -> tuple[list[Group], Effect, bytes]:
-    """Keep groups in float, most harmful first."""
+    """Choose what stays in float."""
+
+    def judged(groups: Sequence[Group]) -> tuple[Effect, bytes]:
+        trial = network.quantised(method, frozenset[str]().union(*(g.names for g in groups)))
+        return judge.effect(trial), trial
+
     kept: list[Group] = []
-    names: frozenset[str] = frozenset()
+    now, made = effect, model
     for finding in findings:
-        if effect.disagreement <= goal or len(kept) == _KEPT:
+        if now.disagreement <= goal or len(kept) == _KEPT:
             break
-        if _share(network, [*kept, finding.group]) > _SHARE:
-            continue
-        trial = network.quantised(method, names | finding.group.names)
-        now = judge.effect(trial)
-        if now.sqnr_db < effect.sqnr_db + _LEAST_DB:
-            # The rest does less harm still.
-            break
-        kept, names, effect, model = [*kept, finding.group], names | finding.group.names, now, trial
-    return kept, effect, model
+        if _share(network, [*kept, finding.group]) <= _SHARE:
+            kept.append(finding.group)
+            # One may bring nothing without the next: what runs between two layers is INT8 as long as one of them is.
+            now, made = judged(kept)
+    for group in list(kept):
+        less = [g for g in kept if g is not group]
+        trial, fewer = judged(less) if less else (effect, model)
+        if trial.disagreement <= goal or (now.disagreement > goal and trial.sqnr_db > now.sqnr_db - _LEAST_DB):
+            kept, now, made = less, trial, fewer
+    return kept, now, made

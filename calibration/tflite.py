@@ -86,8 +86,9 @@ class TFLiteNetwork:
             ),
         ]
         try:
-            # It draws a progress bar whatever is asked.
-            with redirect_stderr(StringIO()):
+            # It draws a progress bar whatever is asked, and warns of the memory it takes.
+            with redirect_stderr(StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
                 made = quantizer.Quantizer(self._model, rules).quantize(
                     self._limits(method), enable_progress_bar=False, enable_progress_report=False
                 )

@@ -86,7 +86,7 @@ def of_shares(of_class: NDArray[np.bool_], in_base: NDArray[np.bool_]) -> Change
 
     Both the class and the base (cells that are assessable at all) may change. The variance is that of the
     linearised difference of the two ratios, cell by cell (Taylor linearisation as in survey sampling: Cochran,
-    Sampling Techniques, 1977, section 6.3); where no cell changed, the limits are those of 0 in n.
+    Sampling Techniques, 1977, section 6.3); where no cell came or went, the limits are at least those of 0 in n.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def of_shares(of_class: NDArray[np.bool_], in_base: NDArray[np.bool_]) -> Change
     parts = np.divide(of_class - shares * in_base, totals, out=np.zeros(of_class.shape), where=totals > 0)
     points, n = 100 * float(shares[1] - shares[0]), int(in_base.any(axis=1).sum())
     gained, lost = int((of_class[:, 1] & ~of_class[:, 0]).sum()), int((of_class[:, 0] & ~of_class[:, 1]).sum())
-    if (of_class[:, 0] == of_class[:, 1]).all() and (in_base[:, 0] == in_base[:, 1]).all():
-        return paired(points, 0, 0, n)
     half = 196 * float(np.sqrt(np.square(parts[:, 1] - parts[:, 0]).sum()))
+    if gained + lost == 0:
+        half = max(half, 100 * clopper_pearson(0, n)[1])
     return Change(points, (points - half, points + half), gained, lost, n)
