@@ -54,9 +54,12 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
     if precision in ("int8", "int8-float"):
-        pictures = [np.asarray(p) for p in calibration]
+        pictures = [np.array(p) for p in calibration]
         if not pictures:
             raise RbcedgeError("INT8 needs calibration pictures, none were given.")
+        # The engine puts pixels 0 to 255 in as they are, so the input's range must be the whole one, also where no
+        # picture holds a white pixel; two pixels move no other range.
+        pictures[0][0, 0, :2] = [[0] * 3, [255] * 3]
 
         def representative() -> Iterable[list[NDArray[np.float32]]]:
             for p in pictures:

@@ -210,14 +210,17 @@ def test_int8_with_integer_and_with_float_ends(keras_files: dict[str, Path], tmp
 
     b = load(default_folder())
     network = open_network(keras_files["s"], "segmenter")
-    pictures = [np.random.default_rng(k).integers(0, 256, (1, 48, 64, 3), np.uint8) for k in range(4)]
+    pictures = [np.random.default_rng(k).integers(40, 200, (1, 48, 64, 3), np.uint8) for k in range(4)]
     wanted = [("tflite", "int8"), ("tflite", "int8-float"), ("onnx", "int8")]
     made = list(make(network, b, wanted, pictures))
     assert [m.precision for m in made] == ["int8"] * 3
-    kinds = []
+    kinds, scales = [], []
     for m in made[:2]:
         interpreter = Interpreter(model_content=m.data)
+        scales.append(interpreter.get_input_details()[0]["quantization"])
         kinds.append(tuple(d[0]["dtype"] for d in (interpreter.get_input_details(), interpreter.get_output_details())))
+    # No picture is darker than 40 or lighter than 200, and still a pixel's value is what it is.
+    assert scales[0] == (pytest.approx(1 / 255), 0)
     assert kinds == [(np.uint8, np.int8), (np.float32, np.float32)]
     assert all(0 < m.deviation < 0.2 for m in made)
 
