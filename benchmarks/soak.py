@@ -100,7 +100,7 @@ class Gauge:
         self.status: Status | None = None
 
     def setup(self, start: Start) -> None:
-        print("|  pictures | resident MB | p50 ms | p99 ms | searched | cells |\n|---|---|---|---|---|---|", flush=True)
+        print("|  pictures | resident MB | p50 ms | p99 ms | cells |\n|---|---|---|---|---|", flush=True)
 
     def append(self, update: Update, status: Status) -> None:
         self._take(status)
@@ -121,13 +121,10 @@ class Gauge:
         if self._seen % self._every == 0:
             gc.collect()
             p50, p99 = np.percentile(self._part, (50, 99))
-            searched = float(np.mean(np.array(self._part) > 10 * p50))
             counted = status.differential.single + status.differential.overlapped + status.differential.unclassified
             row = {"pictures": self._seen, "mb": resident() / 2**20, "p50": p50, "p99": p99, "cells": counted}
             self.rows.append(row)
-            print(
-                f"| {self._seen} | {row['mb']:.1f} | {p50:.2f} | {p99:.1f} | {searched:.1%} | {counted} |", flush=True
-            )
+            print(f"| {self._seen} | {row['mb']:.1f} | {p50:.2f} | {p99:.1f} | {counted} |", flush=True)
             self._part.clear()
 
 
