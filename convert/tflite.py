@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +75,10 @@ def convert(
             converter.inference_input_type = tf.uint8
             converter.inference_output_type = tf.int8
     try:
-        out: bytes = converter.convert()
+        # Keras announces on stdout where it kept a passing copy, and TensorFlow warns of statistics it does not need.
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            out: bytes = converter.convert()
     except Exception as e:
         reason = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise RbcedgeError(f"{model.name} cannot be converted to TFLite ({reason}).") from e
