@@ -24,6 +24,11 @@ MAKES = {"tflite": tflite.PRECISIONS, "onnx": ("fp32", "fp16", "int8")}
 #: Cells classified in one call of a .tflite file. Small, so that a field with few new cells does not wait for a
 #: padded batch.
 BATCH = 8
+#: Side a .tflite classifier of two crop sides is laid out for, px. The converter fixes what it can reckon from that
+#: side: it folds the padding of strided convolutions into them where the side they meet is even, and leaves out means
+#: over a single pixel. EfficientNetB0 meets 88, 44, 22, then 11 and 5, and ends at 2: padding folded where it is even
+#: at 56 and 80 px too (not beyond 20), and every mean is kept. From 56 px, which ends at 1, 80 px would come out wrong.
+LAYOUT = 88
 #: Picture for which a .tflite segmenter is laid out where nothing says otherwise, native px; others work too.
 _PICTURE = (480, 640)
 #: Difference in probability that another order of summing explains; a wrong padding makes more.
@@ -163,7 +168,9 @@ def _tflite(network: Network, bundle: Bundle, precision: str, calibration: Pictu
         h, w = (round(v * bundle.segmenter_scale / 16) * 16 for v in _PICTURE)
     else:
         batch = BATCH
-        h = w = sides(bundle, height)[0]
+        several = sides(bundle, height)
+        h = w = LAYOUT if len(several) > 1 else several[0]
+        calibration = [_framed(p, h) for p in calibration] if len(several) > 1 else calibration
     if precision.startswith("int8"):
         h, w = _most(calibration, (height, width), (h, w) if network.role == "classifier" else None)
     else:
@@ -181,6 +188,13 @@ def batches(pictures: Pictures, size: int) -> list[NDArray[np.uint8]]:
     short = -len(every) % size
     every = np.concatenate([every, np.resize(every, (short, *every.shape[1:]))]) if short else every
     return list(every.reshape(-1, size, *every.shape[1:]))
+
+
+def _framed(crops: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Put crops (n, H, W, 3) that are smaller than `side` px in the middle of black squares."""
+    low = [max(side - v, 0) // 2 for v in crops.shape[1:3]]
+    high = [max(side - v, 0) - a for v, a in zip(crops.shape[1:3], low, strict=True)]
+    return np.pad(crops, ((0, 0), *zip(low, high, strict=True), (0, 0)))
 
 
 def _most(

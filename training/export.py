@@ -11,8 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rbcedge.calibration.descriptors import stain
+from rbcedge.calibration.selection import balanced, farthest
 from rbcedge.convert.bundle import build
-from rbcedge.convert.making import BATCH
+from rbcedge.convert.making import BATCH, LAYOUT
 from rbcedge.convert.networks import Network
 from rbcedge.training.classifier import BALANCE
 from rbcedge.training.crops import RIM, Cut, centred, cut
@@ -35,11 +37,6 @@ NAMES = {
 }
 SIGNIFICANT = ("OVA", "TEA", "FRA", "BUR")
 CELLS = {"TWO": 2, "THR": 3}
-
-#: Side the classifier is laid out for in the file, px. The converter folds the padding of a strided convolution into
-#: it where the side it meets is even. From 56 px those are 56, 28, 14 (then 7 and 3), which are even at 80 too (80,
-#: 40, 20); the others stay explicit. So the one file is right on both crop sides, and on no arbitrary third one.
-LAYOUT = 56
 
 
 def labels() -> list[Label]:
@@ -75,23 +72,20 @@ def calibration(
 ) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
     """Choose calibration pictures: fields at working resolution, and batches of crops with every class in them.
 
-    Fields are spread evenly over the lessons (so over slides and stains), cells over the classes.
+    Fields are chosen farthest from each other in stain and density, cells evenly over the classes.
     """
-    rng = np.random.default_rng(seed)
-    chosen = [lessons[int(i)] for i in np.linspace(0, len(lessons) - 1, fields)]
+    cell = [x["labels"] > 0 for x in lessons]
+    looks = np.stack([[*stain(x["pixels"][c]), c.mean()] for x, c in zip(lessons, cell, strict=True)])
+    chosen = [lessons[i] for i in farthest(looks / np.maximum(looks.std(axis=0), 1e-9), fields)]
     h, w = (round(v * scale) for v in chosen[0]["labels"].shape)
     pictures = [cv2.resize(x["pixels"], (w, h), interpolation=cv2.INTER_AREA)[None] for x in chosen]
-    by_class = [[c for c in cuts if c.code == k] for k in range(len(CODES))]
-    missing = [code for code, pool in zip(CODES, by_class, strict=True) if not pool]
+    codes = np.array([c.code for c in cuts])
+    missing = [code for k, code in enumerate(CODES) if k not in codes]
     if missing:
         raise RbcedgeError(f"No {', '.join(missing)} among the lessons: INT8 cannot be calibrated on every class.")
-    crops = []
-    for i in range(cells):
-        pool = by_class[i % len(CODES)]
-        c = pool[int(rng.integers(len(pool)))]
-        crops.append(centred(c.pixels, c.own, c.others, LAYOUT))
-    order = rng.permutation(len(crops))
-    return pictures, [np.stack([crops[int(i)] for i in order[k : k + BATCH]]) for k in range(0, cells, BATCH)]
+    rows = np.random.default_rng(seed).permutation(balanced(codes, cells, seed))
+    crops = [centred(c.pixels, c.own, c.others, LAYOUT) for c in (cuts[int(i)] for i in rows)]
+    return pictures, [np.stack(crops[k : k + BATCH]) for k in range(0, len(crops), BATCH)]
 
 
 def export(
