@@ -48,8 +48,7 @@ def describe(field: Field, verdict: Verdict, labels: Sequence[Label]) -> NDArray
     """
     light = estimate(field.frame.pixels)
     cell = field.mask > 0
-    flat = light.apply(field.frame.pixels)[cell] if cell.any() else np.full((1, 3), BACKGROUND)
-    density = -np.log10(np.clip(flat.mean(axis=0), 1, 255) / BACKGROUND)
+    density = stain(light.apply(field.frame.pixels)[cell])
     level = np.log2(light.level.astype(np.float64))
     whole = ~field.cells.on_border
     best = field.cells.best[whole]
@@ -63,6 +62,14 @@ def describe(field: Field, verdict: Verdict, labels: Sequence[Label]) -> NDArray
         *np.sqrt(shares),
     ]  # fmt: skip
     return np.nan_to_num(np.array(figures, np.float64))
+
+
+def stain(cells: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(3,) mean optical density by channel of (N, 3) uint8 flat-fielded pixels of cells; 0 where there are none."""
+    if not len(cells):
+        return np.zeros(3)
+    density: NDArray[np.float64] = -np.log10(np.clip(cells.mean(axis=0), 1, 255) / BACKGROUND)
+    return density
 
 
 def standardise(table: NDArray[np.float64], labels: Sequence[Label]) -> NDArray[np.float64]:

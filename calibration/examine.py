@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.calibration.descriptors import describe
 
+from rbcedge.counting.ledger import Ledger
 from rbcedge.counting.quality import Gate
 from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Frame, Gap
@@ -19,6 +20,8 @@ from rbcedge.sources.base import Source
 
 #: Called with what is done, how much of it, and of how much (0: not known).
 Progress = Callable[[str, int, int], None]
+#: Share of the picture that must be new in a moving source, and pictures of it that are waited for, per field wanted.
+_NEW, _PATIENCE = 0.8, 100
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -90,7 +93,8 @@ def examine(
     folder : Path
         Where the pictures are kept meanwhile.
     most : int
-        Pictures looked at; of a longer folder or video that many, spread evenly over it.
+        Fields looked at; of a longer folder that many, spread evenly over it. Of a video or live source the pictures
+        that show a new place, at rest.
     progress : callable
 
     Raises
@@ -100,28 +104,53 @@ def examine(
     """
     bundle = pipeline.bundle
     gate = Gate(diameter_px=bundle.diameter_px)
-    total = len(source)
-    wanted = set(np.linspace(0, total - 1, most).astype(int).tolist()) if total > most else None
+    stills = source.kind == "stills"
+    total = len(source) if stills else 0
     folder.mkdir(parents=True, exist_ok=True)
     candidates: list[Candidate] = []
     left_out: list[tuple[str, str]] = []
-    done = 0
-    for position, item in enumerate(source.frames()):
-        if wanted is not None and position not in wanted:
-            continue
+    for position, item in enumerate(_spread(source, most) if stills else _places(source, most)):
         if isinstance(item, Gap):
             left_out.append((item.source, item.reason))
         else:
-            found = _look(item, pipeline, gate, folder / f"{position:06d}.png")
+            name = item.source if stills else f"{item.source} #{item.index}"
+            found = _look(replace(item, source=name), pipeline, gate, folder / f"{position:06d}.png")
             if isinstance(found, Candidate):
                 candidates.append(found)
             else:
-                left_out.append((item.source, found))
-        done += 1
-        progress("looking at the fields", done, min(total, most) or most)
-        if done >= most:
+                left_out.append((name, found))
+        progress("looking at the fields", position + 1, min(total, most) or most)
+        if position + 1 >= most:
             break
     return Examined(tuple(candidates), tuple(left_out))
+
+
+def _spread(source: Source, most: int) -> Iterator[Frame | Gap]:
+    """Yield at most `most` of a source's pictures, spread evenly over it."""
+    total = len(source)
+    wanted = set(np.linspace(0, total - 1, min(most, total)).astype(int).tolist())
+    for position, item in enumerate(source.frames()):
+        if not total or position in wanted:
+            yield item
+
+
+def _places(source: Source, most: int) -> Iterator[Frame]:
+    """Yield pictures at rest that share little with the one before: thirty a second of one field are one field."""
+    ledger = Ledger()
+    away: tuple[float, float] | None = None
+    for number, item in enumerate(source.frames()):
+        if number == _PATIENCE * most:
+            break
+        if isinstance(item, Gap):
+            continue
+        motion = ledger.observe(item)
+        if away is not None:
+            away = (away[0] + motion.shift[0], away[1] + motion.shift[1])
+        width, height = item.size
+        new = away is None or motion.jump or abs(away[0]) > _NEW * width or abs(away[1]) > _NEW * height
+        if new and not motion.moving:
+            away = (0.0, 0.0)
+            yield item
 
 
 def _look(frame: Frame, pipeline: HostPipeline, gate: Gate, path: Path) -> Candidate | str:

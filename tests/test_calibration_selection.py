@@ -9,10 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rbcedge.calibration.descriptors import SUBJECTS, describe, names, standardise
 from rbcedge.calibration.selection import balanced, cover, farthest
+from session_fakes import DarkPipeline
 
-from rbcedge.bundle import Label
+from rbcedge.bundle import Bundle, Label
 from rbcedge.counting.quality import Gate
 from rbcedge.frame import Frame
+
+
+class DarkPipelineWithBundle(DarkPipeline):
+    """A pipeline that knows its bundle, as `examine` wants it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(len(bundle.labels))
+        self.bundle = bundle
+
 
 POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 25), st.integers(1, 4)), elements=st.floats(-10, 10, width=32))
 LABELS = (Label("NOR", "normal"), Label("OVA", "oval"), Label("TEA", "tear"), Label("TWO", "two", cells=2))
@@ -84,7 +94,7 @@ def test_one_odd_field_does_not_make_the_others_alike() -> None:
 
 
 def test_the_description_tells_stain_and_light_apart() -> None:
-    from session_fakes import DarkPipeline, disc_picture
+    from session_fakes import disc_picture
 
     def of(level: int, lamp: float = 1.0) -> dict[str, float]:
         discs = [(40 + 60 * i, 60 + 60 * j, level) for i in range(4) for j in range(3)]
@@ -101,3 +111,31 @@ def test_the_description_tells_stain_and_light_apart() -> None:
     assert dim["brightness"] == pytest.approx(dark["brightness"] + np.log2(0.85), abs=0.03)
     assert dark["diameter"] == pytest.approx(np.log2(36), abs=0.1)
     assert dark["share_NOR"] == 1.0
+
+
+def test_a_resting_camera_is_one_field_and_a_moved_one_another(tmp_path) -> None:
+    from rbcedge.calibration.examine import examine
+    from session_fakes import ListSource, disc_picture, make_bundle
+
+    rng = np.random.default_rng(0)
+    scene = np.full((240, 3000, 3), 230, np.uint8)
+    for x in 40 + np.cumsum(rng.integers(42, 75, 38)):
+        y = int(rng.integers(40, 200))
+        scene[:, x - 20 : x + 20] = disc_picture([(20, y, 60)], (40, 240))
+    at = [0, 0, 0, 0, 60, 120, 180, 240, 300, 300, 300]
+    frames = [Frame(k, k / 30, np.ascontiguousarray(scene[:, x : x + 320]), "scope") for k, x in enumerate(at)]
+    pipeline = DarkPipelineWithBundle(make_bundle(tmp_path / "bundle"))
+    found = examine(ListSource(frames, kind="live"), pipeline, tmp_path / "pictures", most=10)
+    assert [c.source for c in found.candidates] == ["scope #0", "scope #9"]
+    assert (found.candidates[1].frame().pixels == frames[9].pixels).all(), "pictures are kept without loss"
+
+
+def test_a_long_folder_is_looked_at_evenly(tmp_path) -> None:
+    from rbcedge.calibration.examine import examine
+    from session_fakes import ListSource, make_bundle, stills
+
+    pipeline = DarkPipelineWithBundle(make_bundle(tmp_path / "bundle"))
+    seen: list[int] = []
+    found = examine(ListSource(stills(9)), pipeline, tmp_path / "x", most=3, progress=lambda *a: seen.append(a[1]))
+    assert [c.source for c in found.candidates] == ["slide/0.png", "slide/4.png", "slide/8.png"]
+    assert seen == [1, 2, 3]
