@@ -73,7 +73,7 @@ def bundle(
     segmenter: Annotated[Path, typer.Option(help="Folder of the trained U-Net.")] = Path("runs/segmenter"),
     classifier: Annotated[Path, typer.Option(help="Folder of the trained EfficientNetB0.")] = Path("runs/classifier"),
     about: Annotated[Path | None, typer.Option(help="JSON with name, licence, training, measured ...")] = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Add float32 ONNX, from which GPU engines are made.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Add float16 ONNX, from which GPU engines are made.")] = False,
 ) -> None:
     """Convert trained weights to TFLite and write a bundle."""
     from rbcedge.training.export import export

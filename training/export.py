@@ -106,7 +106,7 @@ def export(
         Folder of real training lessons to calibrate on.
     folder : Path
     onnx : bool
-        Add float32 ONNX networks: what `rbcedge convert onnx` and TensorRT engines are made from.
+        Add float16 ONNX networks: what TensorRT engines are made from on the device.
     described : dict
         What the manifest says besides: name, licence, training, measured, temperature, confidence_threshold.
     """
@@ -154,5 +154,5 @@ def export(
             "measured": described.get("measured", {}),
         },
         labels(),
-        [("tflite", "int8"), ("tflite", "fp32"), *([("onnx", "fp32")] if onnx else [])],
+        [("tflite", "int8"), ("tflite", "fp32"), *([("onnx", "fp16")] if onnx else [])],
     )
