@@ -66,7 +66,8 @@ def read(path: Path, network: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        with np.load(path) as z:
+        # Opened here: NumPy leaves a damaged file open.
+        with path.open("rb") as f, np.load(f) as z:
             about = json.loads(z["about"].tobytes())
             groups: dict[str, Arrays] = {}
             for key in sorted(k for k in z.files if k != "about"):

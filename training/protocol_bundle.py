@@ -104,7 +104,7 @@ def _segmenter(start: Bundle, folder: Path) -> list[dict[str, Any]]:
 def _calibration(path: Path, batch: int) -> list[NDArray[np.uint8]]:
     """The crops that the run kept for this, in batches of one size: the last is filled from the beginning."""
     try:
-        with np.load(path) as z:
+        with path.open("rb") as f, np.load(f) as z:
             crops: NDArray[np.uint8] = z["crops"]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
         raise RbcedgeError(f"{path}: cannot be read ({e}); INT8 is calibrated on it.") from e
