@@ -8,7 +8,7 @@ import typer
 train_app = typer.Typer(
     name="train",
     no_args_is_help=True,
-    help="Train networks by a named protocol; make data sets. Needs the 'train' extra: pip install rbcedge[train].",
+    help="Train networks by a named protocol; make data sets. Needs the 'train' extra: pip install rbcedge\\[train].",
 )
 
 Data = Annotated[Path, typer.Option(help="Folder of labelled cells.")]
