@@ -268,7 +268,7 @@ def test_t_test_is_scipys(a: list[float], b: list[float]) -> None:
 
 
 def test_t_test_without_variance_or_values_is_not_available() -> None:
-    for a, b in (([1, 1], [1, 1]), ([1], [1, 2]), ([math.nan, 1], [1, 2])):
+    for a, b in (([1, 1], [1, 1]), ([0.1 + 0.2, 0.3], [0.3, 0.3]), ([1], [1, 2]), ([math.nan, 1], [1, 2])):
         assert math.isnan(t_test(a, b).p)
 
 

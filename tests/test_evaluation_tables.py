@@ -91,7 +91,14 @@ def test_slides_say_how_many_classes_their_means_cover(tmp_path: Path) -> None:
     assert rows["4"]["ACC %"] == "75.00 ± 0.00"
     # Slide 4 of another split is not the paper's slide 4.
     assert rows["4"]["ACC paper"] == "–"
-    assert "5 (2)" in table.notes[-1]
+    assert any("5 (2)" in note for note in table.notes)
+
+
+def test_a_class_nothing_was_taken_for_is_said_under_the_table(tmp_path: Path) -> None:
+    calls = [["NOR"] * 6] * 2
+    tables = _tables(classifier_run(tmp_path / "a", calls=calls))
+    for name, row in (("table-5", "EfficientNetB0"), ("table-8", "slide 4, slide 5")):
+        assert any(f"leaves it out: {row}." in note for note in tables[name].notes)
 
 
 def test_slides_of_the_papers_split_stand_beside_the_papers(tmp_path: Path) -> None:

@@ -95,6 +95,14 @@ def over(run: ClassifierRun) -> str:
     return f"mean ± sd over {n} folds" if n > 1 else "one fold, so no spread"
 
 
+def _unclaimed(rows: Mapping[str, NDArray[np.integer]]) -> list[str]:
+    """Note on rows (name to (F, K, K) counts) whose mean PPV leaves out classes that nothing was taken for."""
+    measured = {name: measure(counts) for name, counts in rows.items()}
+    short = [name for name, m in measured.items() if (m.present & np.isnan(m.precision)).any()]
+    text = "In some folds nothing was taken for some class, and the mean PPV leaves it out"
+    return [f"{text}: {', '.join(short)}."] if short else []
+
+
 def _whose(network: str) -> list[str]:
     """Note on whose figures the paper's are, where they are not those of the same network."""
     return [] if network == paper.NETWORK else [f"The paper's figures are those of {name_of(paper.NETWORK)}."]
@@ -167,6 +175,7 @@ def table_5(runs: Sequence[ClassifierRun]) -> Table | Missing:
         f"{'; '.join(machines)}, a fold's training and {paper.TEST_CELLS:,} cells (scaled from "
         f"{len(chosen[0].folds[0].cells):,}); the paper's on a T4.",
         "M: trainable parameters in millions. MB: 2^20 bytes of the saved model with its optimiser.",
+        *_unclaimed({name_of(r.network): r.counts() for r in chosen}),
     ]
     return Table(name, title, columns, tuple(rows), tuple(notes))
 
@@ -240,7 +249,7 @@ def table_7(runs: Sequence[ClassifierRun], network: str) -> Table | Missing:
         return Missing(name, title, f"no run of {name_of(network)} with {'; or with '.join(lacking)}")
     rows = [(how(*way), *_row(summary(run.counts()), paper.TABLE_7.get(way), 1)) for way, run in found]
     notes = (f"{'; '.join(f'{how(*w)}: {over(r)}' for w, r in found).capitalize()}.",)
-    notes = (*notes, *_whose(network))
+    notes = (*notes, *_unclaimed({how(*w): r.counts() for w, r in found}), *_whose(network))
     return Table(name, title, ("training", *_SUMMARY_COLUMNS), tuple(tuple(r) for r in rows), notes)
 
 
@@ -268,6 +277,7 @@ def table_8(runs: Sequence[ClassifierRun], network: str) -> Table | Missing:
         notes.append(
             f"Slides without cells of every class, and how many classes their means cover: {', '.join(partial)}."
         )
+    notes += _unclaimed({f"slide {s}": c for s, c in by_slide.items()})
     notes += _whose(network) if same else []
     columns = ("slide", "scanner", "cells", "cells paper", *_SUMMARY_COLUMNS)
     return Table(name, title, columns, tuple(rows), tuple(notes))

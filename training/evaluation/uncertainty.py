@@ -59,7 +59,8 @@ def t_test(a: Sequence[float], b: Sequence[float]) -> TTest:
     if len(x) < 2 or len(y) < 2:
         return TTest(math.nan, float(df), math.nan)
     pooled = (((x - x.mean()) ** 2).sum() + ((y - y.mean()) ** 2).sum()) / df
-    if pooled <= 0:
+    # Equal values leave a rounding error behind.
+    if pooled <= 1e-24 * max(float((x**2).max()), float((y**2).max())):
         return TTest(math.nan, float(df), math.nan)
     t = float((x.mean() - y.mean()) / math.sqrt(pooled * (1 / len(x) + 1 / len(y))))
     # The two tails of Student's distribution as an incomplete beta function (DLMF 8.17).
