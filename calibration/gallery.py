@@ -63,7 +63,7 @@ def _tile(frame: Frame, source: str, pair: CellPair, codes: Sequence[str]) -> ND
     factor = _TILE / side
     corner = (round((x + pad - x0) * factor), round((y + pad - y0) * factor))
     far = (round((x + w + pad - x0) * factor), round((y + h + pad - y0) * factor))
-    cv2.rectangle(picture, corner, far, (170, 170, 170), 1, cv2.LINE_AA)
+    cv2.rectangle(picture, corner, far, (70, 70, 70), 1, cv2.LINE_AA)
     text = np.full((_TEXT, _TILE, 3), 255, np.uint8)
     palette = [(b, g, r) for r, g, b in colours(len(codes))]
 

@@ -60,7 +60,7 @@ class Network(Protocol):
     def layers(self) -> Sequence[Layer]:
         """In the order in which they run."""
 
-    def calibrate(self, batches: Sequence[NDArray[np.uint8]]) -> None:
+    def calibrate(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
         """Watch the activations on real pictures, (n, H, W, 3) uint8 RGB each."""
 
     def quantised(self, method: Method, keep: Collection[str] = ()) -> bytes:

@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.calibration.network import Layer, Run
 from rbcedge.calibration.ranges import Method
+from rbcedge.convert.making import batches
 from rbcedge.convert.onnx_int8 import OPERATORS, activation_ranges, with_ranges
 
 from rbcedge.engines.onnx import OnnxEngine
 from rbcedge.errors import RbcedgeError
+
+#: Pictures in one call while activations are watched.
+_BATCH = 8
 
 
 class OnnxNetwork:
@@ -37,11 +41,11 @@ class OnnxNetwork:
         self._ranges: dict[Method, dict[str, tuple[float, float]]] = {}
         self.layers = tuple(_layers(model))
 
-    def calibrate(self, batches: Sequence[NDArray[np.uint8]]) -> None:
+    def calibrate(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
         """Take (n, H, W, 3) uint8 RGB to watch the activations on, when ranges are asked for."""
-        if not batches:
+        if not pictures:
             raise RbcedgeError("INT8 needs calibration pictures, none were given.")
-        self._batches, self._ranges = tuple(batches), {}
+        self._batches, self._ranges = tuple(pictures), {}
 
     def quantised(self, method: Method, keep: Collection[str] = ()) -> bytes:
         """Return the Q/DQ model: weights per channel, activations per tensor, all symmetric; float in and out."""
@@ -57,10 +61,12 @@ class OnnxNetwork:
         return OnnxEngine(path, "fp32" if model is None else "int8", self._threads).infer
 
     def _find(self, method: Method) -> dict[str, tuple[float, float]]:
-        # Pictures of one size at a time: ONNX Runtime's histograms need like arrays. The widest range covers all.
+        # Pictures of one size at a time, in equal batches: ONNX Runtime's histograms need like arrays. The widest range
+        # covers all.
         found: dict[str, tuple[float, float]] = {}
-        for shape in sorted({b.shape[1:] for b in self._batches}):
-            part = activation_ranges(self._model, [b for b in self._batches if b.shape[1:] == shape], method)
+        for size in sorted({b.shape[1:3] for b in self._batches}):
+            alike = batches([b for b in self._batches if b.shape[1:3] == size], _BATCH)
+            part = activation_ranges(self._model, alike, method)
             for name, (low, high) in part.items():
                 a, b = found.get(name, (low, high))
                 found[name] = (min(a, low), max(b, high))

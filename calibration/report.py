@@ -275,7 +275,7 @@ def _classes(a: Agreement, tolerances: Tolerances) -> str:
         check = verdicts[f"percentage of {c.label.code}"]
         rows.append(
             (
-                f"{c.label.code} {c.label.name}",
+                c.label.code,
                 f"{c.before:.2f}", f"{c.after:.2f}", f"{c.change.points:+.2f}",
                 f"{c.change.ci95[0]:+.2f} to {c.change.ci95[1]:+.2f}",
                 f"+{c.change.gained} −{c.change.lost} of {c.change.n}",
@@ -285,13 +285,14 @@ def _classes(a: Agreement, tolerances: Tolerances) -> str:
         )  # fmt: skip
     head = ("class", "float %", "INT8 %", "change", "95 % interval", "cells", "bias (limits) by field", "")
     lines = "; ".join(
-        f"{escape(c.name)} {c.measured:.2f} of {c.tolerance:g} points: {_WORDS[c.verdict]}"
+        f"{escape(c.name)} {c.measured:.2f} of {c.tolerance:g} points ({_WORDS[c.verdict]})"
         for c in a.checks(tolerances)
         if not c.name.startswith("percentage")
     )
     return (
-        f"<p>{lines}. Percentages may change by {tolerances.percentage:g} points; one whose interval holds 0 is "
-        f"within chance.</p>{_table(head, rows)}"
+        f"<p>Lost of what is tolerated: {lines}. Percentages may change by {tolerances.percentage:g} points; one whose "
+        "interval holds 0 is within chance. Cells: how many came into the class and went out of it.</p>"
+        + _table(head, rows)
     )
 
 
@@ -339,7 +340,8 @@ def _set(report: Report) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in row) + "</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{top}</tr></thead>' if any(head) else ''}<tbody>{body}</tbody></table>"
+    kind = "" if any(head) else " class=pairs"
+    return f"<table{kind}>{f'<thead><tr>{top}</tr></thead>' if any(head) else ''}<tbody>{body}</tbody></table>"
 
 
 def _figure(png: bytes, caption: str, narrow: bool = False) -> str:
@@ -364,13 +366,16 @@ h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem;b
 h3{font-size:1rem;margin:1.6rem 0 .3rem}.meta{color:#666;font-size:.85rem}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.88rem;margin:.8rem 0}
 th,td{text-align:right;padding:.28rem .5rem;border-bottom:1px solid #eee;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;white-space:normal}th{color:#666;font-weight:600}
+th:first-child,td:first-child{text-align:left}table.pairs{width:auto}table.pairs td{text-align:left;white-space:normal}
+th{color:#666;font-weight:600}
 .verdict{padding:.6rem .9rem;border-left:5px solid;font-weight:600}
 .good{border-color:#009e73;background:#eef8f4}.bad{border-color:#c0392b;background:#fbeeec}
 .unsure{border-color:#e69f00;background:#fdf6e7}
 figure{margin:1.2rem 0}img{max-width:100%;height:auto}img.narrow{width:38rem}
 figcaption{color:#666;font-size:.85rem;margin-top:.3rem}
-@media print{body{margin:0;max-width:none;font-size:10pt}h2{break-after:avoid}figure,table{break-inside:avoid}}
+@page{margin:14mm}
+@media print{body{margin:0;padding:0;max-width:none;font-size:9.5pt}table{font-size:7.5pt}th,td{padding:.15rem .3rem}
+h2,h3{break-after:avoid}figure,table{break-inside:avoid}img{max-height:17cm}img.narrow{width:10.5cm}}
 </style></head><body>
 @BODY@
 </body></html>

@@ -11,6 +11,8 @@ from rbcedge.calibration.examine import Progress, silent
 from rbcedge.calibration.network import Layer, Network, Run
 from rbcedge.calibration.ranges import METHODS, Method
 
+from rbcedge.errors import RbcedgeError
+
 #: Networks of more layers are judged by blocks first.
 _SINGLY = 48
 #: Groups kept in float at the most, the share of the multiplications they may have, and what each must bring, dB.
@@ -189,8 +191,14 @@ def quantise(
     """
     tried: list[tuple[Method, Effect, bytes]] = []
     for k, method in enumerate(methods):
-        model = network.quantised(method)
-        tried.append((method, judge.effect(model), model))
+        try:
+            model = network.quantised(method)
+        except RbcedgeError:
+            # Ranges that cannot be found (ONNX Runtime's percentile at times) are no reason to do without the others.
+            if k == len(methods) - 1 and not tried:
+                raise
+        else:
+            tried.append((method, judge.effect(model), model))
         progress(f"{title}: ranges", k + 1, len(methods))
     method, effect, model = max(tried, key=lambda t: t[1].sqnr_db)
     ways = tuple((m, e) for m, e, _ in tried)

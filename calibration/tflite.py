@@ -56,13 +56,13 @@ class TFLiteNetwork:
         self._watched = {self._input, *(_text(graph.tensors[t].name) for op in graph.operators for t in op.outputs)}
         self.layers = tuple(_layers(model, graph))
 
-    def calibrate(self, batches: Sequence[NDArray[np.uint8]]) -> None:
+    def calibrate(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
         """Watch the activations on (n, H, W, 3) uint8 RGB, each H and W any that the network can take."""
-        if not batches:
+        if not pictures:
             raise RbcedgeError("INT8 needs calibration pictures, none were given.")
         spreads = {name: Spread() for name in self._watched}
         for collect in (Spread.widen, Spread.add):
-            for name, values in self._activations(batches):
+            for name, values in self._activations(pictures):
                 collect(spreads[name], values)
         # The engine gives pixels as 0 to 1: the full range makes the first step exact.
         spreads[self._input].low, spreads[self._input].high = 0.0, 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +61,22 @@ def classifier() -> Any:
     return model
 
 
-def tiny_bundle(folder: Path, outlier: float = 0.0) -> Bundle:
-    """Write a bundle with float .tflite networks for the pictures of `session_fakes`."""
+def tiny_bundle(folder: Path, outlier: float = 0.0, onnx: bool = False) -> Bundle:
+    """Write a bundle with float .tflite (and .onnx) networks for the pictures of `session_fakes`."""
     from rbcedge.convert.tflite import convert
 
     make_bundle(folder)
     entries = []
     for role, model in (("segmenter", segmenter(outlier)), ("classifier", classifier())):
-        path = folder / f"{role}.fp32.tflite"
-        path.write_bytes(convert(lambda model=model: model, model.get_weights(), "fp32"))
-        entries.append({k: v for k, v in asdict(describe(role, "tflite", "fp32", path)).items() if v is not None})
+        made = {"tflite": convert(lambda model=model: model, model.get_weights(), "fp32")}
+        if onnx:
+            from rbcedge.convert.onnx import to_onnx
+
+            made["onnx"] = to_onnx(model)
+        for format, data in made.items():
+            path = folder / f"{role}.fp32.{format}"
+            path.write_bytes(data)
+            entries.append(describe(role, format, "fp32", path).entry())
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "artefacts": entries}))
     return load(folder)

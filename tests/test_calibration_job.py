@@ -22,7 +22,7 @@ from rbcedge.errors import RbcedgeError
 pytest.importorskip("ai_edge_quantizer", reason="the extra 'calibrate' is not installed")
 pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
 
-#: Six pictures are calibrated on (half), six judge.
+#: Ten of them are calibrated on, ten judge.
 FIELDS = 20
 
 
@@ -30,11 +30,12 @@ FIELDS = 20
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bundles, one of which INT8 ruins, and fields."""
     pytest.importorskip("tensorflow", reason="makes the tiny networks")
+    pytest.importorskip("tf2onnx", reason="makes the tiny networks")
     from calibration_networks import tiny_bundle
 
     root = tmp_path_factory.mktemp("calibration")
     tiny_bundle(root / "good")
-    tiny_bundle(root / "fragile", outlier=2000.0)
+    tiny_bundle(root / "fragile", outlier=2000.0, onnx=True)
     write_pictures(root / "fields", FIELDS)
     return root
 
@@ -109,13 +110,19 @@ def test_an_accepted_loss_stands_in_the_manifest(cli, made: Path, tmp_path: Path
 
 
 def test_the_layers_that_are_ruined_stay_in_float(cli, made: Path, tmp_path: Path) -> None:
-    code, out, err = calibrate(cli, made, "--out", "new", bundle="fragile")
+    code, out, err = calibrate(cli, made, "--out", "new", "--format", "tflite,onnx", bundle="fragile")
     assert (code, err) == (0, "")
-    network = load(tmp_path / "new").manifest["calibration"]["networks"]["tflite"]["segmenter"]
-    assert {"first (conv_2d)", "cell (conv_2d)"} <= set(network["kept_in_float"])
-    assert not any(title.startswith("body") for title in network["kept_in_float"])
-    assert 0 < network["float_share_of_arithmetic"] < 0.3
-    assert network["final_disagreement"] < 0.002
+    bundle = load(tmp_path / "new")
+    found = bundle.manifest["calibration"]["networks"]
+    for format in ("tflite", "onnx"):
+        network = found[format]["segmenter"]
+        assert 0 < network["float_share_of_arithmetic"] < 0.3
+        assert network["final_disagreement"] < 0.002
+        assert bundle.find("segmenter", format, ("int8",)) is not None
+    assert {"first (conv_2d)", "cell (conv_2d)"} <= set(found["tflite"]["segmenter"]["kept_in_float"])
+    assert not any(title.startswith("body") for title in found["tflite"]["segmenter"]["kept_in_float"])
+    # Q/DQ stands at the inputs of convolutions: the last one alone must stay.
+    assert len(found["onnx"]["segmenter"]["kept_in_float"]) == 1
     assert "in float stay" in out
 
 
