@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.calibration import folder as on_disk
-from rbcedge.calibration import plots
+from rbcedge.calibration import plots, tflite
 from rbcedge.calibration.agreement import Agreement, Networks, compare, pool
 from rbcedge.calibration.chosen import CalibrationSet, choose
 from rbcedge.calibration.examine import Candidate, Progress, examine, silent
@@ -116,6 +116,8 @@ def calibrate(
     options = options or Options()
     check_free(out)
     plots.check_available()
+    if "tflite" in options.formats:
+        tflite.check_available()
     threads = options.threads or cores()
     reference = float_networks(bundle, threads)
     with staging(out) as work:
@@ -183,9 +185,7 @@ def float_networks(bundle: Bundle, threads: int) -> Networks:
 def _networks(bundle: Bundle, format: str, folder: Path, threads: int) -> dict[str, Network]:
     found = artefacts(bundle, format, ("fp32",))
     if format == "tflite":
-        from rbcedge.calibration.tflite import TFLiteNetwork
-
-        return {a.role: TFLiteNetwork(bundle.path(a).read_bytes(), folder, a.role, threads) for a in found}
+        return {a.role: tflite.TFLiteNetwork(bundle.path(a).read_bytes(), folder, a.role, threads) for a in found}
     from rbcedge.calibration.onnx import OnnxNetwork
 
     return {a.role: OnnxNetwork(bundle.path(a).read_bytes(), folder, a.role, threads) for a in found}

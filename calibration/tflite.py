@@ -157,13 +157,9 @@ class TFLiteNetwork:
         return interpreter, watched
 
 
-def available() -> str:
-    """Return "" where models can be quantised here, otherwise what is missing."""
-    try:
-        _quantizer()
-    except RbcedgeError as error:
-        return str(error)
-    return ""
+def check_available() -> None:
+    """Raise RbcedgeError where ai-edge-quantizer is not installed."""
+    _quantizer()
 
 
 def _quantizer() -> tuple[Any, Any]:

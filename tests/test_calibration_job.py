@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,31 @@ def test_a_bundle_without_float_networks_is_refused(cli, made: Path, tmp_path: P
     code, _, err = cli("calibrate", str(made / "fields"), "--bundle", "bare", "--out", "new")
     assert code == 1
     assert "no float networks to make INT8 from" in err
+
+
+def test_a_missing_quantiser_is_said_before_anything_is_done(
+    cli, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
+    code, out, err = calibrate(cli, made, "--out", "new")
+    assert (code, out) == (1, "")
+    assert "pip install 'rbcedge[calibrate]'" in err
+
+
+def test_labels_give_the_accuracy_and_those_that_fit_nothing_are_said(cli, made: Path, tmp_path: Path) -> None:
+    names = "".join(f"{k}.png,45,40,NOR\n" for k in range(FIELDS))
+    (tmp_path / "labels.csv").write_text(f"source,x,y,code\n{names}")
+    code, out, _ = calibrate(cli, made, "--out", "new", "--all-int8", "--labels", "labels.csv")
+    assert code == 0
+    assert "accuracy" in out
+    figures = json.loads((tmp_path / "new" / "agreement.json").read_text())["agreement"]["tflite"]
+    before, after = figures["accuracy_percent"]
+    assert before == after
+    assert 0 < before < 100, "the first disc of a field is NOR in some fields only"
+    (tmp_path / "labels.csv").write_text("source,x,y,code\nelsewhere.png,45,40,NOR\n")
+    code, out, _ = calibrate(cli, made, "--out", "other", "--all-int8", "--labels", "labels.csv")
+    assert code == 0
+    assert "no label of labels.csv lies on a compared cell" in " ".join(out.split())
 
 
 def test_a_place_that_cannot_be_written_is_named(cli, made: Path, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def calibrate(
     source = open_source(fields)
     try:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
             task = bar.add_task("reading", total=None)
 
             def show(what: str, done: int, total: int) -> None:
@@ -135,6 +135,8 @@ def calibrate(
     finally:
         source.close()
     _show(report, out, console)
+    if marks is not None and all(a.accuracy is None for a in report.agreements.values()):
+        console.print(f"note: no label of {labels} lies on a compared cell; are its sources named as in cells.csv?")
 
 
 def _show(report: "Report", out: Path, console: object) -> None:
