@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rbcedge.convert.making import Made, Pictures, make
+from rbcedge.convert.making import Made, OneSizeError, Pictures, make
 from rbcedge.convert.networks import Network
 from rbcedge.convert.probe import probes
 
@@ -58,7 +58,8 @@ def build(
     labels : sequence of Label
         In the order of the classifier's outputs.
     wanted : sequence of (format, precision)
-        What is made of each network; TFLite is left out for a network that is ONNX.
+        What is made of each network; TFLite is left out for a network that is ONNX, and, where ONNX is made, for a
+        segmenter that would be tied to one picture size.
 
     Returns
     -------
@@ -83,8 +84,15 @@ def build(
         network, calibration = networks[role]
         tell(f"{role}: checking {network.origin}")
         check_results(network, draft)
-        possible = [(f, p) for f, p in wanted if f != "tflite" or network.keras is not None]
-        done += make(network, draft, possible, calibration, tell=tell)
+        onnx = [(f, p) for f, p in wanted if f != "tflite"]
+        if network.keras is not None:
+            try:
+                done += make(network, draft, [(f, p) for f, p in wanted if f == "tflite"], calibration, tell=tell)
+            except OneSizeError as e:
+                if not onnx:
+                    raise
+                tell(f"{role}: left out, {e}")
+        done += make(network, draft, onnx, calibration, tell=tell)
     _install(folder, whole, [], done)
     return load(folder), done
 

@@ -309,3 +309,25 @@ def test_a_trained_segmenters_folder_is_read(tmp_path: Path) -> None:
     (tmp_path / "network.json").write_text(json.dumps(shape | {"width": 4}))
     with pytest.raises(RbcedgeError, match="not the folder of a trained segmenter"):
         open_network(tmp_path, "segmenter")
+
+
+def test_the_papers_up_sampling_works_on_any_size_in_tflite() -> None:
+    from keras import Model, layers
+    from rbcedge.convert.making import OneSizeError
+    from rbcedge.convert.upsampling import merged
+    from rbcedge.training.networks import unet
+
+    model = unet(2, 2, "paper")
+    pixels = np.random.default_rng(0).random((2, 24, 40, 3), np.float32)
+    assert not any("UpSampling2D" in type(layer).__name__ for layer in merged(model).layers)
+    np.testing.assert_allclose(np.asarray(merged(model)(pixels)), np.asarray(model(pixels)), atol=1e-6)
+    # Converted, it is compared on two sizes, neither that of the layout.
+    (made,) = make(Network("segmenter", "unet", keras=model), load(default_folder()), [("tflite", "fp32")])
+    assert made.deviation < 1e-4
+
+    inputs = layers.Input((None, None, 3))
+    x = layers.UpSampling2D(2)(layers.MaxPooling2D(2)(inputs))
+    tied = Model(inputs, layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x))
+    assert merged(tied) is tied, "a 3x3 convolution is not merged"
+    with pytest.raises(OneSizeError, match="one picture size only"):
+        list(make(Network("segmenter", "tied", keras=tied), load(default_folder()), [("tflite", "fp32")]))
