@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,7 +103,8 @@ def test_rails_of_a_board_without_a_total_are_added() -> None:
 
 def test_energy_is_power_by_time(jetson: Path) -> None:
     with Watch(jetson) as watch:
-        pass
+        # Long beside what reading the sensors takes.
+        time.sleep(0.6)
     result = watch.result
     assert result.energy_of == "VDD_IN"
     assert result.energy_j == pytest.approx(5.04 * result.seconds, rel=0.3)

@@ -191,8 +191,9 @@ def test_presented_crops_are_centred_on_black(cuts: list[Cut]) -> None:
         crop = present(rng, c)
         assert crop.shape == (80, 80, 3)
         x, y, w, h = cv2.boundingRect(crop.max(axis=2))
-        assert abs(x + w / 2 - 40) <= 3
-        assert abs(y + h / 2 - 40) <= 3
+        # Moved by up to 3 px, and half a pixel where the box is odd.
+        assert abs(x + w / 2 - 40) <= 3.5
+        assert abs(y + h / 2 - 40) <= 3.5
 
 
 def test_fits_says_whether_the_small_square_holds_all() -> None:
