@@ -11,7 +11,7 @@ rbcedge does not ship have random weights: their speed is measured, not what the
 
 | row | what it does to a picture |
 |---|---|
-| paper, width 64 | Keras `predict` on the picture's crops, float32: the paper's U-Net (31 M parameters), EfficientNetB0 |
+| paper, width 64 | Keras `predict` on the picture's crops, float32: its U-Net (31 M parameters), EfficientNetB0 |
 | paper, width 8 | the same with the shipped width and transposed up-sampling |
 | ..., one by one | the same with a `predict` for each cell |
 | onnxruntime | the shipped width and EfficientNetB0 in float32, whole picture and all crops at once |
