@@ -162,9 +162,10 @@ def test_existing_folders_and_missing_files_are_refused(cli: Cli, files: dict[st
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    from keras import Model, layers
+    from keras import Model, layers, utils
     from rbcedge.training.networks import unet
 
+    utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("keras")
     unet(2, 1, "transpose").save(folder / "s.keras")
     inputs = layers.Input((None, None, 3))
