@@ -57,7 +57,7 @@ def _distribution(axes: Any, runs: Sequence[Run]) -> None:
     axes.set_xlim(left=0)
     axes.set_title("latency; dots: p50 and p99", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="upper left")
+    axes.legend(fontsize=7, loc="best")
 
 
 def _waterfall(axes: Any, runs: Sequence[Run]) -> None:
