@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from rbcedge import bundle as bundles
+from rbcedge.bench.diagnosis import traffic
 from rbcedge.bench.layers import profile
 from rbcedge.bench.operations import Operation, graph, operations
+from rbcedge.bench.result import Case, Loop, Network, Run
+from rbcedge.bench.sensors import Watched
 from rbcedge.engines.litert import LiteRTEngine
 from rbcedge.errors import RbcedgeError
 
@@ -170,3 +173,23 @@ def test_the_soaks_stage_goes_round_and_rests() -> None:
     assert places[:whole] == places[whole:]
     assert places[: soak.REST] == [(0, 0)] * soak.REST
     assert all(f.size == soak.SIZE for f in frames[:: whole // 7])
+
+
+def made_run(engine: str, milliseconds: float) -> Run:
+    stages = {"segment": (milliseconds,) * 9, "classify": (milliseconds,) * 9}
+    loop = Loop((2 * milliseconds,) * 9, stages, (75,) * 9)
+    networks = tuple(Network(role, "tflite", "int8", "", "") for role in bundles.ROLES)
+    case = Case("sim", engine, "int8", 640, 480, 75, 2)
+    return Run(case, networks, 3, 1, loop, None, None, None, Watched(), 1.0)
+
+
+def test_memory_is_named_only_where_it_can_be_the_reason(bundle: bundles.Bundle) -> None:
+    run = made_run("litert", 1.0)
+    # 19 MB in a millisecond are 19 GB/s.
+    segment, classify = traffic(run, bundle, 20e9, 2**20)
+    assert segment.startswith("segment: 0.90 GMAC at 897 GMAC/s; memory-bound")
+    assert classify.startswith("classify: 1.2")
+    assert "memory-bound" not in traffic(run, bundle, 20e9, 2**30)[0]
+    assert "memory-bound" not in traffic(run, bundle, 20e9, 0)[0]
+    assert "memory-bound" not in traffic(run, bundle, 200e9, 2**20)[0]
+    assert "memory-bound" not in traffic(made_run("tensorrt", 1.0), bundle, 20e9, 2**20)[0]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from rbcedge.bench.gpu import Gpu
-from rbcedge.bench.hardware import machine, power_mode
+from rbcedge.bench.hardware import last_cache_bytes, machine, power_mode
 from rbcedge.bench.sensors import (
     Watch,
     board_power_w,
@@ -198,3 +198,10 @@ def test_a_gpu_tells_what_it_knows(tmp_path: Path) -> None:
     assert watch.result.clocks_mhz["GPU"] == (1410, 1410)
     assert watch.result.energy_j == pytest.approx(0.5)
     assert watch.result.energy_of == "GPU"
+
+
+def test_the_last_cache_is_the_largest(tmp_path: Path) -> None:
+    assert last_cache_bytes(tmp_path) == 0
+    cache = "sys/devices/system/cpu/cpu0/cache"
+    put(tmp_path, **{f"{cache}/index0/size": "32K\n", f"{cache}/index3/size": "4M\n", f"{cache}/index2/size": "?"})
+    assert last_cache_bytes(tmp_path) == 4 * 2**20

@@ -23,6 +23,9 @@ BUSY = 0.25
 FIXED = 0.5
 #: Share of the machine's copying speed above which a network is called memory-bound.
 SATURATED = 0.6
+#: Bytes of a number in each precision.
+ELEMENT_BYTES = {"int8": 1, "fp16": 2, "fp32": 4}
+_ON_CPU = ("litert", "onnx")
 #: What comes after the count.
 _NOT_STAGES = ("draw",)
 
@@ -152,12 +155,13 @@ def _few(loop: Loop) -> str:
     )
 
 
-def traffic(run: Run, bundle: Bundle, copied_per_s: float) -> tuple[str, ...]:
+def traffic(run: Run, bundle: Bundle, copied_per_s: float, cache_bytes: int) -> tuple[str, ...]:
     """Say how fast the two networks work, and whether memory holds them up.
 
-    Multiplications and bytes are counted from the bundle's .tflite files (every tensor and weight read and written
-    once, nothing kept in a cache) and held against the speed at which this machine copies. Cells are taken to fit
-    the smaller crop, so the classifier's figures are lower bounds.
+    Multiplications and bytes are counted from the bundle's .tflite files, every tensor and weight read and written
+    once. Memory is named only where it can be the reason: on a CPU, where the largest layer of a call does not fit its
+    cache, and the bytes move nearly as fast as this machine copies. Cells are taken to fit the smaller crop, so the
+    classifier's figures are lower bounds.
 
     Parameters
     ----------
@@ -165,6 +169,8 @@ def traffic(run: Run, bundle: Bundle, copied_per_s: float) -> tuple[str, ...]:
     bundle : Bundle
     copied_per_s : float
         Bytes read and written by a plain copy in a second; see `rbcedge.bench.operations.copy_speed`.
+    cache_bytes : int
+        Size of the last cache before the memory; 0 where it is not known.
 
     Returns
     -------
@@ -173,28 +179,29 @@ def traffic(run: Run, bundle: Bundle, copied_per_s: float) -> tuple[str, ...]:
     """
     width, height = working_size(bundle, (run.case.width, run.case.height), run.scale)
     right, below = padding((width, height))
-    cells = float(np.mean(run.fresh.cells))
-    shapes = {"segmenter": ((height + below, width + right), 1), "classifier": ((bundle.small_crop_px,) * 2, 1)}
+    sides = {"segmenter": (height + below, width + right), "classifier": (bundle.small_crop_px,) * 2}
     stages = {"segmenter": "segment", "classifier": "classify"}
+    pictures = {"segmenter": 1.0, "classifier": float(np.mean(run.fresh.cells))}
     lines = []
     for network in run.networks:
         artefact = bundle.find(network.role, "tflite", ("int8", "fp32"))
-        if artefact is None or stages[network.role] not in run.fresh.stages_ms:
+        stage, size = stages[network.role], sides[network.role]
+        if artefact is None or stage not in run.fresh.stages_ms:
             continue
-        size, batch = shapes[network.role]
         try:
-            counted = operations(bundle.path(artefact), size, batch)
+            counted = operations(bundle.path(artefact), size)
         except RbcedgeError:
             continue
-        calls = 1.0 if network.role == "segmenter" else cells
-        element = {"int8": 1, "fp16": 2, "fp32": 4}[network.precision]
-        seconds = run.fresh.stages[stages[network.role]].p50 / 1e3
+        batch = counted[0].inputs / (3 * size[0] * size[1])
+        calls = pictures[network.role] / batch
+        seconds = run.fresh.stages[stage].p50 / 1e3
         macs = calls * sum(o.macs for o in counted)
-        moved = calls * sum(o.bytes(element) for o in counted)
-        share = moved / seconds / copied_per_s
-        line = f"{stages[network.role]}: {macs / 1e9:.2f} GMAC at {macs / seconds / 1e9:.0f} GMAC/s"
-        if share >= SATURATED:
-            line += f"; memory-bound: its {moved / 1e6:.0f} MB move at {share:.0%} of this machine's copying speed"
+        line = f"{stage}: {macs / 1e9:.2f} GMAC at {macs / seconds / 1e9:.0f} GMAC/s"
+        element = ELEMENT_BYTES[network.precision]
+        share = calls * sum(o.bytes(element) for o in counted) / seconds / copied_per_s
+        uncached = 0 < cache_bytes < max(o.bytes(element) for o in counted)
+        if run.case.engine in _ON_CPU and uncached and share >= SATURATED:
+            line += f"; memory-bound: its bytes move at {share:.0%} of the speed at which this machine copies"
         lines.append(line + ".")
     return tuple(lines)
 

@@ -82,6 +82,16 @@ def machine(root: Path = ROOT, gpus: tuple[str, ...] = ()) -> Machine:
     )
 
 
+def last_cache_bytes(root: Path = ROOT) -> int:
+    """Return the size of the first core's largest cache, 0 where it is not to be seen."""
+    sizes = []
+    for entry in (root / "sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        found = re.fullmatch(r"(\d+)([KM]?)", text(entry).strip())
+        if found:
+            sizes.append(int(found[1]) * {"": 1, "K": 2**10, "M": 2**20}[found[2]])
+    return max(sizes, default=0)
+
+
 def power_mode(root: Path = ROOT) -> str:
     """Return the name of a Jetson's power mode, or "" where it cannot be read.
 

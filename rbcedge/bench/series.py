@@ -11,7 +11,7 @@ from threading import Event
 from rbcedge.bench.cases import Pictures
 from rbcedge.bench.diagnosis import growth, traffic
 from rbcedge.bench.gpu import Gpu
-from rbcedge.bench.hardware import machine
+from rbcedge.bench.hardware import last_cache_bytes, machine
 from rbcedge.bench.layers import profile
 from rbcedge.bench.measuring import Plan, measure
 from rbcedge.bench.operations import copy_speed
@@ -82,7 +82,7 @@ def series(
     progress : callable
         Called with the case, pictures done, and pictures in all.
     """
-    copied = copy_speed()
+    copied, cache = copy_speed(), last_cache_bytes()
     whole = wish.plan.frames + wish.plan.warm_up
     for name, precision in wish.engines:
         for shown in pictures:
@@ -114,7 +114,7 @@ def series(
                     stop=stop,
                     progress=lambda done, title=title: progress(title, done, whole),  # type: ignore[misc]
                 )
-                run = replace(run, diagnosis=(*run.diagnosis, *traffic(run, bundle, copied)))
+                run = replace(run, diagnosis=(*run.diagnosis, *traffic(run, bundle, copied, cache)))
                 if wish.layers and not stop.is_set():
                     size = working_size(bundle, (run.case.width, run.case.height), run.scale)
                     right, below = padding(size)
