@@ -198,7 +198,8 @@ def page(cases: Sequence[tuple[tuple[int, int], int]], precisions: Sequence[str]
         "Peaks are multiprocessors x clock x operations per clock (Ampere: 2048 in FP16, 4096 in INT8; Blackwell: 8192 "
         "in FP16). They agree with the vendor's sparse figures, where the last column names one, halved. For Thor no "
         "dense INT8 figure is given; INT8 is taken at the FP16 rate. Multiprocessors, clocks and bandwidths are the "
-        "vendor's published ones, for the power mode named; most were not looked up again for this, none was checked on a device.",
+        "vendor's published ones, for the power mode named; most were not looked up again for this, "
+        "none was checked on a device.",
         "",
         f"## Work of a picture (bundle {bundle.name} {bundle.sha256[:12]})",
         "",
