@@ -37,20 +37,29 @@ def stain(rng: np.random.Generator, pixels: Pixels, strength: float = 1.0) -> Pi
 
 
 def optics(rng: np.random.Generator, pixels: Pixels, strength: float = 1.0) -> Pixels:
-    """Blur or sharpen a little, add noise, compress. (H, W, 3) uint8 to the same."""
+    """Blur or sharpen a little, add noise, lose resolution, compress. (H, W, 3) uint8 to the same.
+
+    Resolution is lost as by an objective or a camera of half the magnification whose pictures are enlarged.
+    """
     out = pixels
     choice = rng.random()
+    coarse = rng.uniform(0.45, 0.9) if rng.random() < 0.2 * strength else 1.0
+    if coarse < 1:
+        out = cv2.resize(out, None, fx=coarse, fy=coarse, interpolation=cv2.INTER_AREA)
     if choice < 0.35:
         out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.4, 1.0 + 0.7 * strength))
     elif choice < 0.5:
         out = cv2.addWeighted(out, 1.6, cv2.GaussianBlur(out, (0, 0), 1.2), -0.6, 0)
     if rng.random() < 0.4:
         start = int(rng.integers(_NOISE.size - out.size))
-        noise = _NOISE[start : start + out.size].reshape(out.shape) * np.float32(rng.uniform(1, 2 + 9 * strength))
+        noise = _NOISE[start : start + out.size].reshape(out.shape) * np.float32(rng.uniform(1, 2 + 13 * strength))
         out = cv2.add(out, noise, dtype=cv2.CV_8U)
     if rng.random() < 0.2:
         _, data = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))])
         out = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    if coarse < 1:
+        h, w = pixels.shape[:2]
+        out = cv2.resize(out, (w, h), interpolation=cv2.INTER_LINEAR)
     return out
 
 

@@ -15,17 +15,22 @@ from rbcedge.training import schedule
 from rbcedge.training.crops import Cut, fits, overlap, present
 from rbcedge.training.lessons import CODES
 from rbcedge.training.networks import efficientnet
+from rbcedge.training.reshape import SHAPES, reshape
 from rbcedge.training.weights import read_weights, write_weights
 
 from rbcedge.errors import RbcedgeError
 
-#: Share of drawn cells that are real (the rest is simulated); overlapped cells are also made of real single ones.
-REAL = {"NOR": 0.92, "OTH": 0.9, "OVA": 0.9, "BUR": 0.75, "FRA": 0.75, "TEA": 0.6, "TWO": 0.4, "THR": 0.3}
-MADE_UP = {"TWO": 0.4, "THR": 0.45}
+#: Share of drawn cells that are as they were labelled, and of those made of other real cells: overlapped ones of
+#: single ones (`overlap`), rare shapes of round ones (`reshape`). The rest is simulated.
+REAL = {"NOR": 0.92, "OTH": 0.9, "OVA": 0.9, "BUR": 0.5, "FRA": 0.55, "TEA": 0.4, "TWO": 0.4, "THR": 0.3}
+MADE_UP = {"TWO": 0.4, "THR": 0.45, "BUR": 0.3, "FRA": 0.3, "TEA": 0.4}
 
 
 #: Classes are drawn in proportion to their number to this power: 1 as they occur, 0 all alike.
-BALANCE = 0.7
+BALANCE = 0.5
+
+#: Cells in an overlapped one.
+OVERLAPPED = {"TWO": 2, "THR": 3}
 
 #: Half of the crops look much as they came, half as other microscopes may show them.
 STRENGTHS = (0.3, 1.0)
@@ -37,6 +42,7 @@ class Draw:
     def __init__(self, real: Sequence[Cut], simulated: Sequence[Cut]) -> None:
         self._real = [[c for c in real if c.code == i] for i in range(len(CODES))]
         self._simulated = [[c for c in simulated if c.code == i] for i in range(len(CODES))]
+        self._round = self._real[CODES.index("NOR")]
         singles = [c for c in real if CODES[c.code] in ("NOR", "OVA", "OTH")]
         self._by_field: dict[int, list[Cut]] = {}
         for c in singles:
@@ -55,9 +61,11 @@ class Draw:
         code = int(rng.choice(len(CODES), p=self.share))
         name = CODES[code]
         way = rng.random()
-        if way < MADE_UP.get(name, 0):
+        if way < MADE_UP.get(name, 0) and name in SHAPES and self._round:
+            cell = reshape(rng, self._round[int(rng.integers(len(self._round)))], name, code)
+        elif way < MADE_UP.get(name, 0) and name in OVERLAPPED:
             cells = self._by_field[self._fields[int(rng.integers(len(self._fields)))]]
-            picks = rng.choice(len(cells), 2 if name == "TWO" else 3, replace=False)
+            picks = rng.choice(len(cells), OVERLAPPED[name], replace=False)
             cell = overlap(rng, [cells[int(i)] for i in picks], code)
         else:
             pool = self._real[code] if way < MADE_UP.get(name, 0) + REAL[name] else self._simulated[code]

@@ -82,7 +82,7 @@ def overlap(rng: np.random.Generator, cells: Sequence[Cut], code: int) -> Cut:
 
     Each next cell is put beside the heap so that 5 to 60 % of it lies on the others.
     """
-    heap = _glass(rng, cells[0])
+    heap = glass(rng, cells[0])
     own = np.zeros((WINDOW, WINDOW), np.uint8)
     for k, cell in enumerate(cells):
         m = augment.turn(rng, WINDOW, WINDOW)
@@ -115,7 +115,7 @@ def overlap(rng: np.random.Generator, cells: Sequence[Cut], code: int) -> Cut:
     return Cut(np.clip(heap, 0, 255).astype(np.uint8), own, np.zeros_like(own), code, cells[0].field)
 
 
-def _glass(rng: np.random.Generator, cell: Cut) -> NDArray[np.float32]:
+def glass(rng: np.random.Generator, cell: Cut) -> NDArray[np.float32]:
     """Surroundings of a cell without any cells: a flat background would give a made-up crop away."""
     bare = cv2.blur(rng.normal(BACKGROUND, 12, (WINDOW, WINDOW, 3)).astype(np.float32), (2, 2))
     near = cv2.dilate(cell.own | cell.others, rim_kernel(RIM))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rbcedge.training import imagenet_lite
 from rbcedge.training.weights import read_weights
 
 from rbcedge.errors import RbcedgeError, UsageError
@@ -95,9 +96,9 @@ def efficientnet(
     Parameters
     ----------
     classes : int
-    weights : "imagenet", "none" or a file
-        Where to start: ImageNet (downloaded by Keras; the paper's choice), random, or a file as `load_weights`
-        takes it.
+    weights : "imagenet", "lite0", "none" or a file
+        Where to start: ImageNet (downloaded by Keras; the paper's choice), ImageNet by way of `imagenet_lite`,
+        random, or a file as `load_weights` takes it.
     side : int or None
         Side of the input, px; None for any.
     batch : int or None
@@ -261,7 +262,11 @@ def _classifier(wanted: Network, inputs: Any, classes: int, weights: str | Path,
     x = layers.Dropout(dropout)(base.output) if dropout else base.output
     outputs = layers.Dense(classes, activation="softmax", name="classes", dtype="float32")(x)
     model = Model(inputs, outputs, name=wanted.name)
-    if weights not in ("imagenet", "none"):
+    if weights == imagenet_lite.NAME:
+        if wanted.name != "efficientnetb0":
+            raise UsageError(f"--weights {weights} is for efficientnetb0, not {wanted.name}.")
+        imagenet_lite.load(model, imagenet_lite.path())
+    elif weights not in ("imagenet", "none"):
         load_weights(model, Path(weights))
     return model
 
