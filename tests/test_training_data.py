@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -188,7 +189,8 @@ def test_made_up_overlaps_are_one_piece_and_darker_where_they_overlap(cuts: list
 def test_presented_crops_are_centred_on_black(cuts: list[Cut]) -> None:
     rng = np.random.default_rng(1)
     for c in cuts[:20]:
-        crop = present(rng, c)
+        # A neighbour hides part of the rim on its side.
+        crop = present(rng, replace(c, others=np.zeros_like(c.others)))
         assert crop.shape == (80, 80, 3)
         x, y, w, h = cv2.boundingRect(crop.max(axis=2))
         # Moved by up to 3 px, and half a pixel where the box is odd.
