@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 import pytest
 from rbcedge.training.classifier import BALANCE, Draw, batches
-from rbcedge.training.crops import RIM, Cut, centred, cut, fits, overlap, present
+from rbcedge.training.crops import RIM, Cut, Example, centred, cut, fits, overlap, plain, present
 from rbcedge.training.datasets import chula
 from rbcedge.training.export import final_layer, labels, prior
 from rbcedge.training.lessons import CODES, classes_of, keep_split, load, prepare_simulated
+from rbcedge.training.second_opinion import LABEL, advised, named
 from rbcedge.training.segmenter import sample, target
 from rbcedge.training.teacher import part, teach, trust
 
@@ -221,7 +222,8 @@ def test_a_crop_shows_its_rim_but_no_other_cell() -> None:
 
 
 def test_batches_come_in_both_sizes_with_every_class(cuts: list[Cut]) -> None:
-    stream = batches(Draw(cuts, cuts), seed=0, size=16, small=56)
+    examples = plain(cuts, len(CODES))
+    stream = batches(Draw(examples, examples), seed=0, size=16, small=56)
     shapes, seen = set(), set()
     for _ in range(16):
         x, y = next(stream)
@@ -229,9 +231,44 @@ def test_batches_come_in_both_sizes_with_every_class(cuts: list[Cut]) -> None:
         assert x.min() >= 0
         assert x.max() <= 1
         shapes.add(x.shape)
-        seen |= set(y.tolist())
+        np.testing.assert_array_equal(y.sum(axis=1), 1)
+        seen |= set(y.argmax(axis=1).tolist())
     assert shapes == {(16, 56, 56, 3), (16, 80, 80, 3)}
     assert len(seen) >= 6
+
+
+def test_only_cells_that_nobody_marked_are_cut_where_they_are_asked_for(cuts: list[Cut], tmp_path: Path) -> None:
+    prepare_simulated(1, tmp_path)
+    (lesson,) = load(tmp_path.glob("*.npz"))
+    everything = cut([lesson])
+    lesson["classes"] = np.where(np.arange(len(lesson["classes"])) % 2, lesson["classes"], -1).astype(np.int8)
+    marked, unmarked = cut([lesson]), cut([lesson], labelled=False)
+    assert len(marked) + len(unmarked) == len(everything)
+    assert {c.code for c in unmarked} == {-1}
+    assert all(c.code >= 0 for c in marked)
+
+
+def test_a_second_opinion_softens_labels_and_names_only_what_it_is_sure_of(cuts: list[Cut]) -> None:
+    guess = np.full((2, len(CODES)), 0.05, np.float32)
+    guess[0, 3], guess[1, 5] = 0.65, 0.4
+    cells = [replace(cuts[0], code=2), replace(cuts[1], code=2)]
+    first, second = advised(cells, guess)
+    assert first.cell.code == second.cell.code == 2
+    assert first.target[2] == pytest.approx(LABEL + (1 - LABEL) * 0.05)
+    assert first.target[3] == pytest.approx((1 - LABEL) * 0.65)
+    (sure,) = named([replace(c, code=-1) for c in cells], guess)
+    assert sure.cell.code == 3
+    np.testing.assert_array_equal(sure.target, guess[0])
+    assert sure.cell.pixels is cells[0].pixels
+
+
+def test_unmarked_cells_are_drawn_beside_marked_ones(cuts: list[Cut]) -> None:
+    marked = plain(cuts, len(CODES))
+    doubt = np.full(len(CODES), 0.125, np.float32)
+    draw = Draw(marked, [], [Example(c, doubt) for c in cuts])
+    rng = np.random.default_rng(0)
+    drawn = [draw.one(rng)[1] for _ in range(200)]
+    assert 0.1 < np.mean([t.max() < 0.5 for t in drawn]) < 0.6
 
 
 @pytest.mark.skipif(not CHULA.exists(), reason="Chula-RBC-12 is not here")

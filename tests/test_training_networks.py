@@ -29,7 +29,7 @@ from rbcedge.convert.making import LAYOUT  # noqa: E402
 from rbcedge.convert.networks import Network  # noqa: E402
 from rbcedge.convert.tflite import convert, write  # noqa: E402
 from rbcedge.training import classifier, segmenter  # noqa: E402
-from rbcedge.training.crops import Cut  # noqa: E402
+from rbcedge.training.crops import Cut, plain  # noqa: E402
 from rbcedge.training.networks import efficientnet, load_weights, unet  # noqa: E402
 from rbcedge.training.weights import read_weights, write_weights  # noqa: E402
 
@@ -119,7 +119,8 @@ def test_classifier_training_settles_its_batch_norm_and_resumes(
     own = np.zeros((112, 112), np.uint8)
     own[36:76, 40:72] = 1
     cuts = [Cut(rng.integers(0, 255, (112, 112, 3), np.uint8), own, np.zeros_like(own), i % 8, 0) for i in range(24)]
-    train = partial(classifier.train, cuts, cuts, tmp_path, batch=4, weights="none", norm_batches=3)
+    draw = classifier.Draw(plain(cuts, 8), plain(cuts, 8))
+    train = partial(classifier.train, draw, tmp_path, batch=4, weights="none", norm_batches=3)
     train(steps=4, settle=0.5)
     model = _tiny_classifier(8)
 

@@ -53,17 +53,28 @@ def segmenter(
 def classifier(
     work: Lessons = Path("runs/lessons"),
     out: Annotated[Path, typer.Option(help="Checkpoints and weights.")] = Path("runs/classifier"),
-    weights: Annotated[str, typer.Option(help="imagenet, none, or a weights file to start from.")] = "imagenet",
+    weights: Annotated[str, typer.Option(help="imagenet, lite0, none, or a weights file to start from.")] = "imagenet",
+    opinion: Annotated[
+        Path | None, typer.Option(help="Folder of a classifier trained before: its second opinion on every cell.")
+    ] = None,
     steps: Steps = 3200,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1.5e-3,
     seed: int = 0,
 ) -> None:
-    """Train EfficientNetB0."""
-    from rbcedge.training.classifier import train
-    from rbcedge.training.crops import cut
-    from rbcedge.training.lessons import load
+    """Train EfficientNetB0; with --opinion also on cells that nobody marked."""
+    from rbcedge.training.classifier import Draw, train
+    from rbcedge.training.crops import cut, plain
+    from rbcedge.training.lessons import CODES, load
+    from rbcedge.training.second_opinion import second_opinion
 
-    real, simulated = cut(load(_lessons(work, "training"))), cut(load(_lessons(work, "simulated")))
-    train(real, simulated, out, steps=steps, weights=weights, seed=seed)
+    lessons = load(_lessons(work, "training"))
+    simulated = plain(cut(load(_lessons(work, "simulated"))), len(CODES))
+    if opinion is None:
+        draw = Draw(plain(cut(lessons), len(CODES)), simulated)
+    else:
+        marked, unmarked = second_opinion(opinion, cut(lessons), cut(lessons, labelled=False), typer.echo)
+        draw = Draw(marked, simulated, unmarked)
+    train(draw, out, steps=steps, weights=weights, rate=rate, seed=seed)
 
 
 @app.command()

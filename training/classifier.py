@@ -6,19 +6,21 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training import schedule
-from rbcedge.training.crops import Cut, fits, overlap, present
+from rbcedge.training.crops import Cut, Example, fits, overlap, plain, present
 from rbcedge.training.lessons import CODES
 from rbcedge.training.networks import efficientnet
 from rbcedge.training.reshape import SHAPES, reshape
 from rbcedge.training.weights import read_weights, write_weights
 
 from rbcedge.errors import RbcedgeError
+
+T = TypeVar("T")
 
 #: Share of drawn cells that are as they were labelled, and of those made of other real cells: overlapped ones of
 #: single ones (`overlap`), rare shapes of round ones (`reshape`). The rest is simulated.
@@ -28,6 +30,9 @@ MADE_UP = {"TWO": 0.4, "THR": 0.45, "BUR": 0.3, "FRA": 0.3, "TEA": 0.4}
 
 #: Classes are drawn in proportion to their number to this power: 1 as they occur, 0 all alike.
 BALANCE = 0.5
+
+#: Share of real cells that nobody marked, where there are such (`second_opinion`).
+UNMARKED = 0.4
 
 #: Cells in an overlapped one.
 OVERLAPPED = {"TWO": 2, "THR": 3}
@@ -39,11 +44,10 @@ STRENGTHS = (0.3, 1.0)
 class Draw:
     """Draws training crops: classes by a root of their number, each cell changed at random."""
 
-    def __init__(self, real: Sequence[Cut], simulated: Sequence[Cut]) -> None:
-        self._real = [[c for c in real if c.code == i] for i in range(len(CODES))]
-        self._simulated = [[c for c in simulated if c.code == i] for i in range(len(CODES))]
-        self._round = self._real[CODES.index("NOR")]
-        singles = [c for c in real if CODES[c.code] in ("NOR", "OVA", "OTH")]
+    def __init__(self, real: Sequence[Example], simulated: Sequence[Example], unmarked: Sequence[Example] = ()) -> None:
+        self._real, self._simulated, self._unmarked = (_by_class(x) for x in (real, simulated, unmarked))
+        self._round = [e.cell for e in self._real[CODES.index("NOR")]]
+        singles = [e.cell for e in real if CODES[e.cell.code] in ("NOR", "OVA", "OTH")]
         self._by_field: dict[int, list[Cut]] = {}
         for c in singles:
             self._by_field.setdefault(c.field, []).append(c)
@@ -56,52 +60,64 @@ class Draw:
         )
         self.share: NDArray[np.float64] = share / share.sum()
 
-    def one(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
-        """Return a crop (80, 80, 3) uint8 and its class."""
+    def one(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return a crop (80, 80, 3) uint8 and its target (K,)."""
         code = int(rng.choice(len(CODES), p=self.share))
         name = CODES[code]
         way = rng.random()
         if way < MADE_UP.get(name, 0) and name in SHAPES and self._round:
-            cell = reshape(rng, self._round[int(rng.integers(len(self._round)))], name, code)
+            example = plain([reshape(rng, _any(rng, self._round), name, code)], len(CODES))[0]
         elif way < MADE_UP.get(name, 0) and name in OVERLAPPED:
-            cells = self._by_field[self._fields[int(rng.integers(len(self._fields)))]]
+            cells = self._by_field[_any(rng, self._fields)]
             picks = rng.choice(len(cells), OVERLAPPED[name], replace=False)
-            cell = overlap(rng, [cells[int(i)] for i in picks], code)
+            example = plain([overlap(rng, [cells[int(i)] for i in picks], code)], len(CODES))[0]
         else:
             pool = self._real[code] if way < MADE_UP.get(name, 0) + REAL[name] else self._simulated[code]
-            pool = pool or self._real[code] or self._simulated[code]
-            cell = pool[int(rng.integers(len(pool)))]
-        return present(rng, cell, float(rng.choice(STRENGTHS))), code
+            if pool is self._real[code] and self._unmarked[code] and rng.random() < UNMARKED:
+                pool = self._unmarked[code]
+            example = _any(rng, pool or self._real[code] or self._simulated[code])
+        return present(rng, example.cell, float(rng.choice(STRENGTHS))), example.target
+
+
+def _by_class(examples: Sequence[Example]) -> list[list[Example]]:
+    out: list[list[Example]] = [[] for _ in CODES]
+    for e in examples:
+        out[e.cell.code].append(e)
+    return out
+
+
+def _any(rng: np.random.Generator, things: Sequence[T]) -> T:
+    return things[int(rng.integers(len(things)))]
 
 
 def batches(
     draw: Draw, seed: int, size: int, small: int, first: int = 0
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-    """Yield batches without end; most crops that fit a square of `small` px come in batches of that side.
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Yield batches without end: crops (N, side, side, 3) 0 to 1 and targets (N, K).
 
-    Two sides, because at the microscope single cells are classified on the smaller square at half the cost.
+    Most crops that fit a square of `small` px come in batches of that side. Two sides, because at the microscope
+    single cells are classified on the smaller square at half the cost.
     """
-    waiting: dict[int, list[tuple[NDArray[np.uint8], int]]] = {small: [], 80: []}
+    waiting: dict[int, list[tuple[NDArray[np.uint8], NDArray[np.float32]]]] = {small: [], 80: []}
     edge = (80 - small) // 2
     number = first
     while True:
         rng = np.random.default_rng((seed, number))
         number += 1
         for _ in range(size):
-            crop, code = draw.one(rng)
+            crop, target = draw.one(rng)
             if rng.random() < 0.9 and fits(crop, small):
-                waiting[small].append((crop[edge : edge + small, edge : edge + small], code))
+                waiting[small].append((crop[edge : edge + small, edge : edge + small], target))
             else:
-                waiting[80].append((crop, code))
+                waiting[80].append((crop, target))
         for queue in waiting.values():
             while len(queue) >= size:
                 part = [queue.pop() for _ in range(size)]
-                yield np.stack([c for c, _ in part]).astype(np.float32) / 255, np.array([k for _, k in part])
+                yield np.stack([c for c, _ in part]).astype(np.float32) / 255, np.stack([t for _, t in part])
 
 
 def train(
-    real: Sequence[Cut],
-    simulated: Sequence[Cut],
+    draw: Draw,
     out: Path,
     steps: int = 3200,
     settle: float = 0.5,
@@ -129,8 +145,7 @@ def train(
     model = efficientnet(len(CODES), weights, None)
     state, turn = out / "state.weights.h5", round(settle * steps)
     done = int((out / "step").read_text()) if state.exists() else 0
-    stream = batches(Draw(real, simulated), seed, batch, small, done)
-    eye = np.eye(len(CODES), dtype=np.float32)
+    stream = batches(draw, seed, batch, small, done)
     running, average = 0.0, [w.copy() for w in model.get_weights()]
 
     def compile_(frozen: bool) -> None:
@@ -157,7 +172,7 @@ def train(
             waiting = pool.submit(next, stream)
             since = step - (turn if step >= turn else 0)
             model.optimizer.learning_rate = schedule.rate(step, steps, rate, since)
-            value = float(model.train_on_batch(x, eye[y]))
+            value = float(model.train_on_batch(x, y))
             running = value if step == done else 0.98 * running + 0.02 * value
             if step % 10 == 0:
                 keep = min(0.97, 1 - 1 / (since / 10 + 1))

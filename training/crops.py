@@ -45,8 +45,25 @@ class Cut:
     field: int
 
 
-def cut(lessons: Iterable[dict[str, NDArray[Any]]], whole_only: bool = True) -> list[Cut]:
-    """Cut out every instance with a known class; by default not those at the picture's edge."""
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A cell and what the classifier shall say of it: `target` (K,) float32, a probability for each class."""
+
+    cell: Cut
+    target: NDArray[np.float32]
+
+
+def plain(cuts: Iterable[Cut], classes: int) -> list[Example]:
+    """Take each cell's label for the whole truth."""
+    eye = np.eye(classes, dtype=np.float32)
+    return [Example(c, eye[c.code]) for c in cuts]
+
+
+def cut(lessons: Iterable[dict[str, NDArray[Any]]], whole_only: bool = True, labelled: bool = True) -> list[Cut]:
+    """Cut out every instance with a known class, or (`labelled` False) every one without, which has the code -1.
+
+    By default those at the picture's edge are left out.
+    """
     out = []
     half = WINDOW // 2
     for number, lesson in enumerate(lessons):
@@ -56,7 +73,7 @@ def cut(lessons: Iterable[dict[str, NDArray[Any]]], whole_only: bool = True) -> 
         boxes = _boxes(lesson["labels"])
         for i, code in enumerate(lesson["classes"]):
             x0, y0, x1, y1 = boxes[i]
-            if code < 0 or (whole_only and (x0 == 0 or y0 == 0 or x1 == w - 1 or y1 == h - 1)):
+            if (code >= 0) != labelled or (whole_only and (x0 == 0 or y0 == 0 or x1 == w - 1 or y1 == h - 1)):
                 continue
             cx, cy = (x0 + x1 + 1) // 2, (y0 + y1 + 1) // 2
             at = (slice(cy, cy + WINDOW), slice(cx, cx + WINDOW))
