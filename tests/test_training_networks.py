@@ -31,6 +31,7 @@ from rbcedge.convert.tflite import convert, write  # noqa: E402
 from rbcedge.training import classifier, segmenter  # noqa: E402
 from rbcedge.training.crops import Cut, plain  # noqa: E402
 from rbcedge.training.networks import efficientnet, load_weights, unet  # noqa: E402
+from rbcedge.training.steps import resume  # noqa: E402
 from rbcedge.training.weights import read_weights, write_weights  # noqa: E402
 
 
@@ -108,7 +109,7 @@ def _tiny_classifier(classes: int, *_: object) -> object:
     inputs = layers.Input((None, None, 3))
     x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, strides=2)(inputs))
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
-    return Model(inputs, layers.Dense(classes, activation="softmax")(x))
+    return Model(inputs, layers.Dense(classes, activation="softmax")(x), name="tiny")
 
 
 def test_classifier_training_settles_its_batch_norm_and_resumes(
@@ -132,7 +133,7 @@ def test_classifier_training_settles_its_batch_norm_and_resumes(
     assert np.abs(settled).max() > 1e-4
     # What follows is trained with the norm as it was measured, also after an interruption.
     train(steps=8, settle=0.25)
-    assert (tmp_path / "step").read_text() == "8"
+    assert resume(tmp_path, model.name)[0] == 8
     np.testing.assert_array_equal(norm(), settled)
 
 

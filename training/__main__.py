@@ -38,7 +38,9 @@ def segmenter(
     work: Lessons = Path("runs/lessons"),
     out: Annotated[Path, typer.Option(help="Checkpoints and weights.")] = Path("runs/segmenter"),
     width: Annotated[int, typer.Option(help="Channels of the first level; the paper: 64.")] = 8,
+    weights: Annotated[Path | None, typer.Option(help="A weights file to start from, instead of random ones.")] = None,
     steps: Steps = 3000,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
     seed: int = 0,
 ) -> None:
     """Train the U-Net."""
@@ -46,7 +48,7 @@ def segmenter(
     from rbcedge.training.segmenter import train
 
     real = [x for x in load(_lessons(work, "training")) if x["ignore"].mean() < 0.9]
-    train(real, load(_lessons(work, "simulated")), out, width, steps=steps, seed=seed)
+    train(real, load(_lessons(work, "simulated")), out, width, steps=steps, weights=weights, rate=rate, seed=seed)
 
 
 @app.command()

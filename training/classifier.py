@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rbcedge.training import schedule
 from rbcedge.training.crops import Cut, Example, fits, overlap, plain, present
 from rbcedge.training.lessons import CODES
 from rbcedge.training.networks import efficientnet
 from rbcedge.training.reshape import SHAPES, reshape
-from rbcedge.training.weights import read_weights, write_weights
+from rbcedge.training.steps import Steps, resume
 
 from rbcedge.errors import RbcedgeError
 
@@ -143,10 +142,9 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     (out / "network.json").write_text(json.dumps({"small": small}))
     model = efficientnet(len(CODES), weights, None)
-    state, turn = out / "state.weights.h5", round(settle * steps)
-    done = int((out / "step").read_text()) if state.exists() else 0
+    done, found = resume(out, model.name)
     stream = batches(draw, seed, batch, small, done)
-    running, average = 0.0, [w.copy() for w in model.get_weights()]
+    turn = round(settle * steps)
 
     def compile_(frozen: bool) -> None:
         for layer in model.layers:
@@ -156,11 +154,7 @@ def train(
         model.compile(keras.optimizers.AdamW(rate, weight_decay=0.02, clipnorm=1.0), loss)
 
     compile_(done > turn)
-    if done:
-        # The optimiser's moments are loaded only where it is built.
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(state)
-        average = read_weights(out / "weights.npz")
+    training = Steps(model, out, steps, rate, found)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, stream)
         for step in range(done, steps):
@@ -168,20 +162,9 @@ def train(
             if step == turn:
                 measure_norm(model, [next(stream)[0] for _ in range(norm_batches)])
                 compile_(True)
-                average = [w.copy() for w in model.get_weights()]
+                training.start_anew(step)
             waiting = pool.submit(next, stream)
-            since = step - (turn if step >= turn else 0)
-            model.optimizer.learning_rate = schedule.rate(step, steps, rate, since)
-            value = float(model.train_on_batch(x, y))
-            running = value if step == done else 0.98 * running + 0.02 * value
-            if step % 10 == 0:
-                keep = min(0.97, 1 - 1 / (since / 10 + 1))
-                average = [keep * a + (1 - keep) * w for a, w in zip(average, model.get_weights(), strict=True)]
-            if (step + 1) % 100 == 0 or step + 1 == steps:
-                print(f"step {step + 1}/{steps} loss {running:.4f}", flush=True)
-                model.save_weights(state)
-                write_weights(out / "weights.npz", average)
-                (out / "step").write_text(str(step + 1))
+            training.learn(step, x, y)
 
 
 def measure_norm(model: Any, pictures: Sequence[NDArray[np.float32]]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rbcedge.training import augment, schedule
+from rbcedge.training import augment
 from rbcedge.training.networks import Upsampling, load_weights, unet
-from rbcedge.training.weights import read_weights, write_weights
+from rbcedge.training.steps import Steps, resume
 
 Lesson = dict[str, NDArray[Any]]
 
@@ -110,11 +110,12 @@ def train(
     batch: int = 8,
     side: int = 160,
     weights: Path | None = None,
+    rate: float = 2e-3,
     seed: int = 0,
 ) -> None:
     """Train a U-Net, from random weights or those of a file; interrupted, it goes on from its last checkpoint in `out`.
 
-    Real and simulated fields take turns half and half. Adam with a cosine decay from 2e-3; the exponential
+    Real and simulated fields take turns half and half. Adam with a cosine decay from `rate`; the exponential
     average of the weights is what is kept, in ``out/weights.npz``.
     """
     import keras
@@ -126,17 +127,9 @@ def train(
     model = unet(width, depth, upsampling, (side, side, 3))
     if weights is not None:
         load_weights(model, weights)
-    model.compile(keras.optimizers.Adam(2e-3, clipnorm=1.0), loss)
-    state = out / "state.weights.h5"
-    done = 0
-    if state.exists():
-        # The optimiser's moments are loaded only where it is built.
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(state)
-        done = int((out / "step").read_text())
-    average = [w.copy() for w in model.get_weights()]
-    if (out / "weights.npz").exists() and done:
-        average = read_weights(out / "weights.npz")
+    done, found = resume(out, model.name)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), loss)
+    training = Steps(model, out, steps, rate, found)
     cv2.setNumThreads(1)
 
     def make(step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -148,20 +141,9 @@ def train(
         x = np.stack([p for p, _ in pairs]).astype(np.float32) / 255
         return x, np.stack([t for _, t in pairs]).astype(np.float32)
 
-    running = 0.0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(make, done)
         for step in range(done, steps):
             x, y = waiting.result()
             waiting = pool.submit(make, step + 1)
-            model.optimizer.learning_rate = schedule.rate(step, steps, 2e-3)
-            value = float(model.train_on_batch(x, y))
-            running = value if step == done else 0.98 * running + 0.02 * value
-            if step % 10 == 0:
-                keep = min(0.97, 1 - 1 / (step / 10 + 1))
-                average = [keep * a + (1 - keep) * w for a, w in zip(average, model.get_weights(), strict=True)]
-            if (step + 1) % 100 == 0 or step + 1 == steps:
-                print(f"step {step + 1}/{steps} loss {running:.4f}", flush=True)
-                model.save_weights(state)
-                write_weights(out / "weights.npz", average)
-                (out / "step").write_text(str(step + 1))
+            training.learn(step, x, y)
