@@ -55,7 +55,7 @@ def segmenter(
 def classifier(
     work: Lessons = Path("runs/lessons"),
     out: Annotated[Path, typer.Option(help="Checkpoints and weights.")] = Path("runs/classifier"),
-    weights: Annotated[str, typer.Option(help="imagenet, lite0, none, or a weights file to start from.")] = "imagenet",
+    weights: Annotated[str, typer.Option(help="imagenet, lite0, none, or a weights file to start from.")] = "lite0",
     opinion: Annotated[
         Path | None, typer.Option(help="Folder of a classifier trained before: its second opinion on every cell.")
     ] = None,
