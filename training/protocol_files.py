@@ -22,13 +22,8 @@ SCHEMA = 1
 _LOOSE = ("finished", "folds", "versions", "command", "machine", "parameters", "trainable", "model_bytes")
 
 
-def begin(out: Path, about: Mapping[str, Any]) -> bool:
-    """Write ``run.json`` of a new run, or find the same run there.
-
-    Returns
-    -------
-    bool
-        Whether the run there is finished.
+def finished(out: Path, about: Mapping[str, Any]) -> bool:
+    """Say whether the run `about` is finished in `out`; nothing is written.
 
     Raises
     ------
@@ -48,9 +43,14 @@ def begin(out: Path, about: Mapping[str, Any]) -> bool:
         return bool(there["finished"])
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RbcedgeError(f"{out} is not empty and holds no run. Give another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_run(out, about)
     return False
+
+
+def begin(out: Path, about: Mapping[str, Any]) -> None:
+    """Write ``run.json`` where `finished` found none."""
+    if not (out / "run.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_run(out, about)
 
 
 def read(path: Path) -> dict[str, Any]:

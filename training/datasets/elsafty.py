@@ -22,7 +22,8 @@ from rbcedge.errors import RbcedgeError
 
 _NAME = re.compile(r"slide[ _-]*(\d+)\s*\(([^()]*)\)", re.IGNORECASE)
 _TAIL = re.compile(r"[ _-]*(masks?|segmented|cropped|crop)$", re.IGNORECASE)
-_TREES = (("masks", "mask"), ("segmented", "segment"), ("crops", "crop"), ("crops", "image"))
+#: Words that name a tree; "image" does where nothing plainer is there.
+_TREES = ((("masks", "mask"), ("segmented", "segment"), ("crops", "crop")), (("crops", "image"),))
 _IGNORED = frozenset({"thumbs.db", ".ds_store", "desktop.ini", "class_map.json", "scanners.json"})
 #: Masks looked at to learn what the box numbers mean.
 _LOOKED_AT = 200
@@ -87,10 +88,14 @@ def read(folder: Path, class_map: Path | None = None) -> CellSet:
 
 
 def _place(path: Path) -> tuple[str, str]:
-    """Tree of a picture, and its place in it, which is the same in all three."""
-    for i, part in enumerate(path.parts[:-1]):
-        for tree, word in _TREES:
-            if word in part.lower():
+    """Tree of a picture, and its place in it, which is the same in all three.
+
+    The innermost folder decides: above all three there may be one called "RBC images" or "crops and masks".
+    """
+    for words in _TREES:
+        for i, part in reversed(list(enumerate(path.parts[:-1]))):
+            tree = next((tree for tree, word in words if word in part.lower()), None)
+            if tree is not None:
                 rest = (*path.parts[:i], *path.parts[i + 1 : -1])
                 return tree, Path(*rest, _TAIL.sub("", path.stem)).as_posix()
     return "crops", path.with_suffix("").as_posix()
