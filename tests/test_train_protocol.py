@@ -264,8 +264,14 @@ def test_a_segmenter_run(cells: CellSet, tmp_path: Path) -> None:
     done = train_segmenter(cells, tmp_path / "run", Unet(4, 2, "paper", "after"), settings)
     rows = _rows(done.table)
     assert list(rows[0]) == [
-        "cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "network", "train_s", "test_s",
+        "cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "objects", "matched", "network", "train_s",
+        "test_s",
     ]  # fmt: skip
+    for r in rows:
+        union = sum(int(r[k]) for k in ("tp", "fp", "fn"))
+        # A single object is the cell exactly where their pixels say so.
+        if r["objects"] == "1":
+            assert int(r["matched"]) == (2 * int(r["tp"]) > union)
     n = {k: sum(int(r[k]) for r in rows) for k in ("tp", "fp", "fn", "tn")}
     assert sum(n.values()) == len(rows) * 32 * 32
     assert n["tp"] / (n["tp"] + n["fp"] + n["fn"]) > 0.7

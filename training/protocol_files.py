@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.datasets.cellset import LabelledCell
 from rbcedge.training.protocol_fit import write_csv, write_text
+from rbcedge.training.segmentation_scores import parts
 
 from rbcedge.errors import RbcedgeError
 
@@ -108,7 +109,9 @@ def prediction_rows(
     ]
 
 
-SEGMENTATION = ("cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "network", "train_s", "test_s")
+SEGMENTATION = (
+    "cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "objects", "matched", "network", "train_s", "test_s",
+)  # fmt: skip
 
 
 def segmentation_rows(
@@ -122,10 +125,12 @@ def segmentation_rows(
 
     tp, fp, fn = count(true & guess), count(~true & guess), count(true & ~guess)
     tn = true[0].size - tp - fp - fn
+    found = [parts(t, g) for t, g in zip(true, guess, strict=True)]
     return [
         {
             "cell": c.id, "slide": c.slide, "scanner": c.scanner or "", "truth": c.code,
-            "tp": int(tp[i]), "fp": int(fp[i]), "fn": int(fn[i]), "tn": int(tn[i]), **same,
+            "tp": int(tp[i]), "fp": int(fp[i]), "fn": int(fn[i]), "tn": int(tn[i]),
+            "objects": found[i][0], "matched": int(found[i][1]), **same,
         }
         for i, c in enumerate(cells)
     ]  # fmt: skip
