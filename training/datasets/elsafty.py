@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.datasets.boxes import detect
-from rbcedge.training.datasets.cellset import SUFFIXES, CellSet, LabelledCell, pictures_below
+from rbcedge.training.datasets.cellset import SUFFIXES, CellSet, LabelledCell, empty_folders, pictures_below
 from rbcedge.training.datasets.classmap import ClassMap, choose
 from rbcedge.training.datasets.scanners import scanners
 
@@ -63,7 +63,7 @@ def read(folder: Path, class_map: Path | None = None) -> CellSet:
         raise RbcedgeError(f"{folder}: only masks there. Give the folder that holds crops, masks and segmented crops.")
     problems += _lonely(trees, base)
     rows = _named(base, chosen, problems)
-    chosen.check({folder_ for key in base for folder_ in Path(key).parts[:-1]})
+    chosen.check({part for key in base for part in Path(key).parts[:-1]} | empty_folders(folder))
     if not rows:
         raise RbcedgeError(
             f"{folder}: none of {len(base)} pictures is named like 'Slide 1 (1,93,472,116,497).png' in a class folder; "
