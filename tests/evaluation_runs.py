@@ -55,15 +55,19 @@ def classifier_run(
 
 
 def segmenter_run(
-    folder: Path, network: str = "unet2", pixels: Sequence[Sequence[int]] = ((90, 10, 10, 290),) * 6
+    folder: Path,
+    network: str = "unet2",
+    pixels: Sequence[Sequence[int]] = ((90, 10, 10, 290),) * 6,
+    objects: Sequence[Sequence[int]] | None = ((1, 1),) * 5 + ((2, 0),),
 ) -> Path:
-    """Write a run of a segmenter."""
+    """Write a run of a segmenter; `objects` holds objects and matched for each cell."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "segmentation.csv").open("w", newline="") as f:
         out = csv.writer(f, lineterminator="\n")
-        out.writerow(["cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "network", "train_s", "test_s"])
-        for cell, counts in zip(CELLS, pixels, strict=True):
-            out.writerow([*cell, *counts, network, 3, 0.5])
+        columns = ["tp", "fp", "fn", "tn", *(("objects", "matched") if objects else ())]
+        out.writerow(["cell", "slide", "scanner", "truth", *columns, "network", "train_s", "test_s"])
+        for cell, counts, found in zip(CELLS, pixels, objects or ((),) * len(CELLS), strict=True):
+            out.writerow([*cell, *counts, *found, network, 3, 0.5])
     content = {"schema": 1, "finished": True, "task": "segmenter", "network": network, "parameters": 120_000}
     (folder / "run.json").write_text(json.dumps(content))
     return folder

@@ -50,6 +50,17 @@ def test_class_folders_may_stand_above_the_trees(tmp_path: Path) -> None:
     assert all(c.mask and c.segmented for c in s.cells)
 
 
+@pytest.mark.parametrize("above", ["RBC images", "crops and masks"])
+def test_a_folder_above_the_trees_does_not_decide(tmp_path: Path, above: str) -> None:
+    trees.elsafty(tmp_path / above, slides=(1, 2), each=1)
+    (tmp_path / above / "class_map.json").replace(tmp_path / "class_map.json")
+    s = elsafty.read(tmp_path)
+    assert len(s.cells) == 6
+    assert {c.picture.parent.parent.name for c in s.cells} == {"cropped images"}
+    assert all(c.mask is not None and c.mask.parent.parent.name == "masks" for c in s.cells)
+    assert all(c.segmented is not None for c in s.cells)
+
+
 @pytest.mark.parametrize(("xywh", "meaning"), [(False, "x, y, x, y"), (True, "x, y, w, h")])
 def test_the_meaning_of_the_box_numbers_is_found_out(tmp_path: Path, xywh: bool, meaning: str) -> None:
     s = elsafty.read(trees.elsafty(tmp_path, xywh=xywh))

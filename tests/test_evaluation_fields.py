@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rbcedge.training.datasets.chula import LabelledField
 from rbcedge.training.evaluation import changes, gallery
+from rbcedge.training.evaluation.__main__ import main as former
 from rbcedge.training.evaluation.card import disagreements, write_card
 from rbcedge.training.evaluation.changes import SHIFTS, Shift
 from rbcedge.training.evaluation.fields import ScoredRun, field_items, finding_table, score_run, threshold_table
@@ -19,6 +20,7 @@ from rbcedge.training.lessons import CODES
 from rbcedge.training.scoring import lay_over
 
 from rbcedge.bundle import default_folder, load
+from rbcedge.cli import main
 from rbcedge.errors import RbcedgeError, UsageError
 
 #: Cells of each picture: x, y of the box, label (Chula's type, None: no mark), what it was called, how surely.
@@ -153,6 +155,33 @@ def test_the_card_is_written_with_its_pictures(scored: ScoredRun, tmp_path: Path
         "model-disagreements-by-pair.png", "model-unmarked.png", "model-missed.png",
     }  # fmt: skip
     assert all(f"({n})" in text for n in names if n.endswith(".png"))
+
+
+def test_the_card_has_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    run, fields = _run(tmp_path / "set")
+    (tmp_path / "set" / "Label").mkdir()
+    for f in fields:
+        rows = "".join(f"{x} {y} {k}\n" for (x, y), k in zip(f.points, f.types, strict=True))
+        (tmp_path / "set" / "Label" / f"{f.number}.txt").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["card", str(run), str(tmp_path / "set"), "--all"]
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", *arguments, "--out", "here"])
+    assert left.value.code == 0
+    assert (tmp_path / "here" / "model-measured.md").is_file()
+    # Its former name.
+    monkeypatch.setattr("sys.argv", ["evaluation", *arguments])
+    with pytest.raises(SystemExit) as left:
+        former()
+    assert left.value.code == 0
+    assert (tmp_path / "docs" / "model-measured.md").read_text() == (
+        tmp_path / "here" / "model-measured.md"
+    ).read_text()
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", "card", str(tmp_path), str(tmp_path / "set"), "--out", "x"])
+    assert left.value.code == 2
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_picture_that_is_gone_is_named(scored: ScoredRun) -> None:

@@ -15,7 +15,7 @@ from rbcedge.training.evaluation.confidence import cross_fitted, fit_temperature
 from rbcedge.training.evaluation.curves import GRID, auc, mean_roc, roc
 from rbcedge.training.evaluation.uncertainty import cluster_bootstrap, spread, t_test
 from rbcedge.training.measures import confusion, false_abnormal, measure
-from rbcedge.training.segmentation_scores import compare, match
+from rbcedge.training.segmentation_scores import compare, match, parts
 
 few = settings(max_examples=30, deadline=None)
 
@@ -302,3 +302,26 @@ def test_limits_by_slide_hold_the_mean_at_its_usual_error() -> None:
 
 def test_confusion_of_nothing_is_zero() -> None:
     assert confusion(np.zeros(0, int), np.zeros(0, int), 3).sum() == 0
+
+
+def test_parts_of_a_mask_are_objects() -> None:
+    truth = np.zeros((40, 40), bool)
+    truth[10:30, 10:30] = True
+
+    def drawn(*squares: tuple[int, int, int]) -> np.ndarray:
+        guess = np.zeros((40, 40), bool)
+        for y, x, side in squares:
+            guess[y : y + side, x : x + side] = True
+        return guess
+
+    assert parts(truth, truth) == (1, True)
+    assert parts(truth, drawn()) == (0, False)
+    # A neighbour is a second object, a speck of 4 of 400 px is none.
+    assert parts(truth, drawn((10, 10, 20), (32, 32, 8))) == (2, True)
+    assert parts(truth, drawn((10, 10, 20), (36, 36, 2))) == (1, True)
+    # Half of the cell is not the cell: the IoU must be above one half.
+    half = truth.copy()
+    half[:, 20:] = False
+    assert parts(truth, half) == (1, False)
+    # Grown together with what is beside it, it is not found.
+    assert parts(truth, np.ones((40, 40), bool)) == (1, False)

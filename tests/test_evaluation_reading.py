@@ -131,6 +131,9 @@ def test_segmenter_tables_are_checked(tmp_path: Path) -> None:
     path.write_text(text.replace("90,10", "90.5,10", 1))
     with pytest.raises(RbcedgeError, match=r"segmentation\.csv:2: .*whole numbers"):
         read_segmenters([folder])
+    path.write_text(text.replace(",1,1,unet2", ",0,1,unet2", 1))
+    with pytest.raises(RbcedgeError, match=r"segmentation\.csv:2: objects must be"):
+        read_segmenters([folder])
     path.write_text(text.replace("a2,", "a1,"))
     with pytest.raises(RbcedgeError, match="occurs twice"):
         read_segmenters([folder])

@@ -142,10 +142,17 @@ def test_which_network_the_tables_are_about(tmp_path: Path) -> None:
 
 def test_table_3_by_hand(tmp_path: Path) -> None:
     table = table_3(read_segmenters([segmenter_run(tmp_path / "a")]))
-    assert table.columns == ("segmenter", "SN %", "SP %", "PPV %", "F1 %", "ACC %", "FPR %", "IoU %")
-    assert table.rows[0] == ("unet2", "90.00", "96.67", "90.00", "90.00", "95.00", "3.33", "81.82")
-    assert table.rows[1][1] == "90.00 to 90.00"
-    assert table.rows[2] == ("paper", "98.75", "99.89", "99.27", "99.01", "99.73", "0.11", "98.03")
+    assert table.columns == ("segmenter", "SN %", "SP %", "PPV %", "F1 %", "ACC %", "FPR %", "IoU %", "instance F1 %")
+    # Five of six cells are among seven objects: 2 x 5 / 13.
+    assert table.rows[0] == ("unet2", "90.00", "96.67", "90.00", "90.00", "95.00", "3.33", "81.82", "76.92")
+    # Slide 4 has all of its cells, slide 5 one of two cells and of three objects.
+    assert (table.rows[1][1], table.rows[1][8]) == ("90.00 to 90.00", "40.00 to 100.00")
+    assert table.rows[2] == ("paper", "98.75", "99.89", "99.27", "99.01", "99.73", "0.11", "98.03", "–")
+
+
+def test_a_run_that_counted_no_objects_has_no_instance_f1(tmp_path: Path) -> None:
+    table = table_3(read_segmenters([segmenter_run(tmp_path / "a", objects=None)]))
+    assert [row[8] for row in table.rows] == ["n/a", "n/a", "–"]
 
 
 def test_segmentation_by_slide_scanner_and_class(tmp_path: Path) -> None:
@@ -257,6 +264,43 @@ def test_unfinished_runs_and_mixed_recipes_are_said(tmp_path: Path) -> None:
     assert "a is not finished" in intro
     assert "different recipes** (ours, paper)" in intro
     assert "different versions of the data" in intro
+
+
+def test_unequal_budgets_are_said(tmp_path: Path) -> None:
+    short, whole = {"name": "paper", "epochs": 2, "rate": 1e-4}, {"name": "paper", "epochs": 100, "rate": 1e-4}
+    folds = [{"epochs": 2}, {"epochs": 2}]
+    classifier_run(tmp_path / "a", about={"recipe": short, "steps": 40, "folds": folds})
+    classifier_run(tmp_path / "b", "resnet50", about={"recipe": whole, "weights": {"file": "x.npz", "sha256": "00"}})
+    runs = read_classifiers([tmp_path])
+    intro = " ".join(classifier_items(runs, pictures=False)[0])
+    assert "not trained alike**: they differ in epochs, steps" in intro
+    table = extra_tables.runs_table(runs)
+    rows = [dict(zip(table.columns, r, strict=True)) for r in table.rows]
+    assert [(r["start"], r["epochs"], r["batches"]) for r in rows] == [
+        ("none", "2 of 2", "40"),
+        ("x.npz", "n/a", "all"),
+    ]
+
+
+def test_a_curve_of_cell_ious_ends_where_all_cells_are(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from rbcedge.training.evaluation.figures import figure_cell_iou
+
+    (run,) = read_segmenters([segmenter_run(tmp_path / "a", pixels=[(90, 10, 10, 290)] * 5 + [(50, 25, 25, 300)])])
+    first, second = figure_cell_iou(run).axes[0].lines
+    # Scanner 1 has cells of IoU 0.82 and 0.5, scanner 2 four of 0.82.
+    assert first.get_xdata() == pytest.approx([0, 0.5, 9 / 11, 1])
+    assert list(first.get_ydata()) == [0, 0.5, 1, 1]
+    assert list(second.get_ydata()) == [0, 0.25, 0.5, 0.75, 1, 1]
+
+
+def test_an_empty_corner_of_the_roc_curves_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from rbcedge.training.evaluation.figures import figure_7
+
+    good, bad = classifier_run(tmp_path / "a"), classifier_run(tmp_path / "b", calls=[["TWO"] * 5 + ["NOR"]])
+    texts = [[t.get_text() for t in figure_7(read_classifiers([run])[0]).axes[1].texts] for run in (good, bad)]
+    assert texts == [[], ["no curve comes this far"]]
 
 
 def test_segmenter_report(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from rbcedge.training.datasets.cellset import CellSet  # noqa: E402
 from rbcedge.training.protocol import Settings, train_classifier, train_segmenter  # noqa: E402
 from rbcedge.training.protocol_bundle import bundle as make_bundle  # noqa: E402
 from rbcedge.training.recipes import CLASSIFIER, SEGMENTER, Recipe, Unet  # noqa: E402
-from rbcedge.training.weights import read_weights  # noqa: E402
+from rbcedge.training.weights import read_weights, write_weights  # noqa: E402
 
 from rbcedge import bundle as bundles  # noqa: E402
 from rbcedge.engines import load_engines  # noqa: E402
@@ -207,6 +207,25 @@ def test_bad_data_is_refused_before_anything_is_written(cells: CellSet, tmp_path
         train_classifier(cells, tmp_path / "out", "xception", Settings(SHORT, weights="lost.npz", side=32, test=("1",)))
 
 
+def test_a_network_that_cannot_be_built_leaves_the_folder_free(
+    cells: CellSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> Any:
+        raise RbcedgeError("ImageNet weights could not be downloaded.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "classifier", offline)
+        with pytest.raises(RbcedgeError, match="downloaded"):
+            _run(cells, tmp_path / "run", folds=1)
+    assert not (tmp_path / "run").exists()
+    foreign = tmp_path / "other.weights.npz"
+    write_weights(foreign, [np.zeros((3, 3), np.float32)])
+    settings = Settings(SEGMENTER["paper"][0], weights=str(foreign), side=32)
+    with pytest.raises(RbcedgeError, match="not weights of unet4"):
+        train_segmenter(cells, tmp_path / "unet", Unet(4, 2, "paper", "after"), settings)
+    assert not (tmp_path / "unet").exists()
+
+
 def test_problems_of_a_set_are_kept_beside_the_run(cells: CellSet, tmp_path: Path) -> None:
     notes: list[str] = []
 
@@ -245,8 +264,14 @@ def test_a_segmenter_run(cells: CellSet, tmp_path: Path) -> None:
     done = train_segmenter(cells, tmp_path / "run", Unet(4, 2, "paper", "after"), settings)
     rows = _rows(done.table)
     assert list(rows[0]) == [
-        "cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "network", "train_s", "test_s",
+        "cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "objects", "matched", "network", "train_s",
+        "test_s",
     ]  # fmt: skip
+    for r in rows:
+        union = sum(int(r[k]) for k in ("tp", "fp", "fn"))
+        # A single object is the cell exactly where their pixels say so.
+        if r["objects"] == "1":
+            assert int(r["matched"]) == (2 * int(r["tp"]) > union)
     n = {k: sum(int(r[k]) for r in rows) for k in ("tp", "fp", "fn", "tn")}
     assert sum(n.values()) == len(rows) * 32 * 32
     assert n["tp"] / (n["tp"] + n["fp"] + n["fn"]) > 0.7

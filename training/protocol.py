@@ -163,13 +163,15 @@ def train_classifier(
     split = splits.for_classifier(cells, repetitions, folds, settings.seed, settings.test)
     repeatable(settings.seed)
     about = _about("classifier", name, cells, split, settings, segmented=segmented, weighted=weighted)
-    if protocol_files.begin(out, about):
+    if protocol_files.finished(out, about):
         watch.note(f"{out}: this run is finished already")
         return Done(out, out / "predictions.csv", protocol_files.read(out / "run.json"))
-    _problems(out, cells, crops, split, watch)
+    # Built before anything is written: where weights cannot be had, the folder stays free for the next try.
     model = networks.classifier(
         name, len(cells.codes), settings.weights, settings.side, dropout=settings.recipe.dropout
     )
+    protocol_files.begin(out, about)
+    _problems(out, cells, crops, split, watch)
     targets = np.array([cells.codes.index(c.code) for c in cells.cells], np.int64)
     columns = protocol_files.prediction_columns(cells.codes)
 
@@ -211,13 +213,14 @@ def train_segmenter(cells: CellSet, out: Path, unet: Unet, settings: Settings, w
     name = f"unet{unet.width}"
     form = {"width": unet.width, "depth": unet.depth, "upsampling": unet.upsampling, "norm": unet.norm}
     about = _about("segmenter", name, cells, split, settings, unet=form)
-    if protocol_files.begin(out, about):
+    if protocol_files.finished(out, about):
         watch.note(f"{out}: this run is finished already")
         return Done(out, out / "segmentation.csv", protocol_files.read(out / "run.json"))
-    _problems(out, cells, crops, split, watch)
     model = networks.unet(unet.width, unet.depth, unet.upsampling, (settings.side, settings.side, 3), norm=unet.norm)
     if settings.weights != "none":
         networks.load_weights(model, Path(settings.weights))
+    protocol_files.begin(out, about)
+    _problems(out, cells, crops, split, watch)
 
     def test(trainee: Trainee, rows: NDArray[np.int64], fold: Fold, train_s: float) -> list[dict[str, Any]]:
         guess, test_s = _timed(trainee, crops.pixels[rows])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.datasets.cellset import LabelledCell
 from rbcedge.training.protocol_fit import write_csv, write_text
+from rbcedge.training.segmentation_scores import parts
 
 from rbcedge.errors import RbcedgeError
 
@@ -22,13 +23,8 @@ SCHEMA = 1
 _LOOSE = ("finished", "folds", "versions", "command", "machine", "parameters", "trainable", "model_bytes")
 
 
-def begin(out: Path, about: Mapping[str, Any]) -> bool:
-    """Write ``run.json`` of a new run, or find the same run there.
-
-    Returns
-    -------
-    bool
-        Whether the run there is finished.
+def finished(out: Path, about: Mapping[str, Any]) -> bool:
+    """Say whether the run `about` is finished in `out`; nothing is written.
 
     Raises
     ------
@@ -48,9 +44,14 @@ def begin(out: Path, about: Mapping[str, Any]) -> bool:
         return bool(there["finished"])
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RbcedgeError(f"{out} is not empty and holds no run. Give another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_run(out, about)
     return False
+
+
+def begin(out: Path, about: Mapping[str, Any]) -> None:
+    """Write ``run.json`` where `finished` found none."""
+    if not (out / "run.json").exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_run(out, about)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -108,7 +109,9 @@ def prediction_rows(
     ]
 
 
-SEGMENTATION = ("cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "network", "train_s", "test_s")
+SEGMENTATION = (
+    "cell", "slide", "scanner", "truth", "tp", "fp", "fn", "tn", "objects", "matched", "network", "train_s", "test_s",
+)  # fmt: skip
 
 
 def segmentation_rows(
@@ -122,10 +125,12 @@ def segmentation_rows(
 
     tp, fp, fn = count(true & guess), count(~true & guess), count(true & ~guess)
     tn = true[0].size - tp - fp - fn
+    found = [parts(t, g) for t, g in zip(true, guess, strict=True)]
     return [
         {
             "cell": c.id, "slide": c.slide, "scanner": c.scanner or "", "truth": c.code,
-            "tp": int(tp[i]), "fp": int(fp[i]), "fn": int(fn[i]), "tn": int(tn[i]), **same,
+            "tp": int(tp[i]), "fp": int(fp[i]), "fn": int(fn[i]), "tn": int(tn[i]),
+            "objects": found[i][0], "matched": int(found[i][1]), **same,
         }
         for i, c in enumerate(cells)
     ]  # fmt: skip

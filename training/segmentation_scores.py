@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+#: Parts of a crop's mask below this share of the cell are specks, not objects.
+_SPECK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +81,26 @@ def match(
     either = int(((t > 0) | (g > 0)).sum())
     overlap = Overlap(int(((t > 0) & (g > 0)).sum()), either, len(rows), len(keep_t), len(keep_g))
     return overlap, np.stack([keep_t[rows], keep_g[columns]], axis=1)
+
+
+def parts(truth: NDArray[np.bool_], guess: NDArray[np.bool_]) -> tuple[int, bool]:
+    """Look at the parts of a crop's mask as at objects.
+
+    Parameters
+    ----------
+    truth : (side, side) bool
+        The one cell of the crop.
+    guess : (side, side) bool
+
+    Returns
+    -------
+    objects : int
+        Connected parts of `guess`, specks left out.
+    matched : bool
+        Whether one of them is the cell: IoU above 0.5.
+    """
+    count, labels = cv2.connectedComponents(guess.astype(np.uint8), connectivity=8)
+    area, cell = np.bincount(labels.ravel(), minlength=count)[1:], int(truth.sum())
+    shared = np.bincount(labels[truth], minlength=count)[1:]
+    matched = shared > 0.5 * (area + cell - shared)
+    return int(((area >= _SPECK * cell) | matched).sum()), bool(matched.any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,16 @@ def write_weights(path: Path, weights: Sequence[NDArray[np.float32]]) -> None:
 
 
 def read_weights(path: Path) -> list[NDArray[np.float32]]:
-    """Read what `write_weights` kept."""
-    with np.load(path) as z:
-        return [z[f"arr_{i}"] for i in range(len(z.files))]
+    """Read what `write_weights` kept.
+
+    Raises
+    ------
+    OSError, KeyError, ValueError
+        Where the file cannot be read, holds something else, or is damaged.
+    """
+    try:
+        # Opened here: NumPy leaves a damaged file open.
+        with path.open("rb") as f, np.load(f) as z:
+            return [z[f"arr_{i}"] for i in range(len(z.files))]
+    except (zipfile.BadZipFile, EOFError) as e:
+        raise ValueError(f"damaged: {e}") from e

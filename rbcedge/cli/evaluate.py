@@ -114,6 +114,22 @@ def shifts(
     _write(out, "Shifts", intro, items)
 
 
+@evaluate_app.command()
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="--out folder of 'rbcedge run' over labelled pictures.")],
+    labels: Annotated[Path, typer.Argument(metavar="CHULA", help="Chula-RBC-12: Dataset/ and Label/.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for model-measured.md and model-*.png.")],
+    everything: Everything = False,
+    seed: Seed = 0,
+) -> None:
+    """The measured parts of a model card: confusion matrix, tables, reliability, galleries of what goes wrong."""
+    from rbcedge.training.evaluation.card import write_card
+    from rbcedge.training.evaluation.fields import score_runs
+
+    path = write_card(score_runs([run], labels, everything, seed)[0], out)
+    typer.echo(f"written: {path.resolve()}")
+
+
 def _wanted(tables: bool, figures: bool) -> tuple[bool, bool]:
     return (tables, figures) if tables or figures else (True, True)
 

@@ -5,11 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from rbcedge.cli.train_fields import fields_app
+
 train_app = typer.Typer(
     name="train",
     no_args_is_help=True,
-    help="Train networks by a named protocol; make data sets. Needs the 'train' extra: pip install rbcedge\\[train].",
+    help="Train networks by a named protocol, or on whole fields; make data sets. "
+    "Needs the 'train' extra: pip install rbcedge\\[train].",
 )
+train_app.add_typer(fields_app)
 
 Data = Annotated[Path, typer.Option(help="Folder of labelled cells.")]
 Out = Annotated[Path, typer.Option(help="Run folder; an interrupted run there goes on.")]

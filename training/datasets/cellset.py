@@ -154,3 +154,8 @@ def pictures_below(folder: Path) -> list[Path]:
     if not found:
         raise RbcedgeError(f"{folder}: no picture in it or below it ({', '.join(sorted(SUFFIXES))}).")
     return found
+
+
+def empty_folders(folder: Path) -> set[str]:
+    """Names of the folders below in which nothing is: a class that has one there is empty, not misspelt."""
+    return {p.name for p in folder.rglob("*") if p.is_dir() and not any(p.iterdir())}

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.datasets.boxes import detect
-from rbcedge.training.datasets.cellset import SUFFIXES, CellSet, LabelledCell, pictures_below
+from rbcedge.training.datasets.cellset import SUFFIXES, CellSet, LabelledCell, empty_folders, pictures_below
 from rbcedge.training.datasets.classmap import ClassMap, choose
 from rbcedge.training.datasets.scanners import scanners
 
@@ -22,7 +22,8 @@ from rbcedge.errors import RbcedgeError
 
 _NAME = re.compile(r"slide[ _-]*(\d+)\s*\(([^()]*)\)", re.IGNORECASE)
 _TAIL = re.compile(r"[ _-]*(masks?|segmented|cropped|crop)$", re.IGNORECASE)
-_TREES = (("masks", "mask"), ("segmented", "segment"), ("crops", "crop"), ("crops", "image"))
+#: Words that name a tree; "image" does where nothing plainer is there.
+_TREES = ((("masks", "mask"), ("segmented", "segment"), ("crops", "crop")), (("crops", "image"),))
 _IGNORED = frozenset({"thumbs.db", ".ds_store", "desktop.ini", "class_map.json", "scanners.json"})
 #: Masks looked at to learn what the box numbers mean.
 _LOOKED_AT = 200
@@ -62,7 +63,7 @@ def read(folder: Path, class_map: Path | None = None) -> CellSet:
         raise RbcedgeError(f"{folder}: only masks there. Give the folder that holds crops, masks and segmented crops.")
     problems += _lonely(trees, base)
     rows = _named(base, chosen, problems)
-    chosen.check({folder_ for key in base for folder_ in Path(key).parts[:-1]})
+    chosen.check({part for key in base for part in Path(key).parts[:-1]} | empty_folders(folder))
     if not rows:
         raise RbcedgeError(
             f"{folder}: none of {len(base)} pictures is named like 'Slide 1 (1,93,472,116,497).png' in a class folder; "
@@ -87,10 +88,14 @@ def read(folder: Path, class_map: Path | None = None) -> CellSet:
 
 
 def _place(path: Path) -> tuple[str, str]:
-    """Tree of a picture, and its place in it, which is the same in all three."""
-    for i, part in enumerate(path.parts[:-1]):
-        for tree, word in _TREES:
-            if word in part.lower():
+    """Tree of a picture, and its place in it, which is the same in all three.
+
+    The innermost folder decides: above all three there may be one called "RBC images" or "crops and masks".
+    """
+    for words in _TREES:
+        for i, part in reversed(list(enumerate(path.parts[:-1]))):
+            tree = next((tree for tree, word in words if word in part.lower()), None)
+            if tree is not None:
                 rest = (*path.parts[:i], *path.parts[i + 1 : -1])
                 return tree, Path(*rest, _TAIL.sub("", path.stem)).as_posix()
     return "crops", path.with_suffix("").as_posix()

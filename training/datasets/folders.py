@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rbcedge.training.datasets.cellset import CellSet, LabelledCell, pictures_below
+from rbcedge.training.datasets.cellset import CellSet, LabelledCell, empty_folders, pictures_below
 from rbcedge.training.datasets.classmap import CODES, ClassMap, choose
 from rbcedge.training.datasets.classmap import read as read_map
 
@@ -41,7 +41,7 @@ def read(folder: Path, class_map: Path | None = None, slide_pattern: str | None 
         chosen = choose(folder, "folders", class_map) if class_map is None else read_map(class_map)
     else:
         chosen = _by_name(folder, names)
-    chosen.check(names)
+    chosen.check({*names, *empty_folders(folder)})
     return gather(folder, "folders", pictures, chosen, pattern, depth=0)
 
 

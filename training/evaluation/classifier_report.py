@@ -47,7 +47,24 @@ def _doubts(runs: Sequence[ClassifierRun] | Sequence[SegmenterRun]) -> list[str]
             f"**The runs follow different recipes** ({', '.join(sorted(recipes))}): "
             "differences are not of the network alone."
         )
+    else:
+        unlike = [name for name, values in _budgets(runs).items() if len(values) > 1]
+        if unlike:
+            out.append(
+                f"**The runs were not trained alike**: they differ in {', '.join(unlike)} (run.json). "
+                "Differences are not of the network alone."
+            )
     return out
+
+
+def _budgets(runs: Sequence[ClassifierRun] | Sequence[SegmenterRun]) -> dict[str, set[str]]:
+    """What each value of a training was in the runs, where the recipes have one name."""
+    tables = []
+    for run in runs:
+        folds = (run.about.get("split") or {}).get("folds") or ()
+        limits = {key: run.about.get(key) for key in ("steps", "crop_px")}
+        tables.append({**(run.about.get("recipe") or {}), **limits, "folds": len(folds)})
+    return {name: {str(t.get(name)) for t in tables} for name in dict.fromkeys(k for t in tables for k in t)}
 
 
 def classifier_items(

@@ -196,8 +196,9 @@ def _each(runs: Sequence[ClassifierRun], text: Callable[[ClassifierRun], str]) -
 def machine_of(run: ClassifierRun) -> str:
     """What a run was trained on, in words."""
     machine = run.about.get("machine") or {}
-    cpu, gpu = machine.get("cpu") or "an unknown machine", machine.get("gpu")
-    return f"{gpu} and {cpu}" if gpu else str(cpu)
+    cpu, gpu, threads = machine.get("cpu") or "an unknown machine", machine.get("gpu"), machine.get("threads")
+    text = f"{cpu}, {threads} threads" if threads else str(cpu)
+    return f"{gpu} and {text}" if gpu else text
 
 
 def table_6(runs: Sequence[ClassifierRun], network: str) -> Table | Missing:

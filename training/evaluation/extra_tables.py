@@ -270,7 +270,7 @@ def confusions_table(run: ClassifierRun, most: int = 12) -> Table:
             share, of_all = wrong[t, g] / counts[t].sum(), wrong[t, g] / wrong.sum()
             rows.append((run.codes[t], run.codes[g], cells, percent(share), percent(of_all)))
     columns = ("label", "called", "cells", "of the label's cells %", "of all mistakes %")
-    notes = (f"{label(run)}; {over(run)}.",)
+    notes = (f"{label(run)}; {f'mean over {len(run.folds)} folds' if len(run.folds) > 1 else 'one fold'}.",)
     return Table("mistakes", "Commonest mistakes", columns, tuple(rows), notes)
 
 
@@ -282,7 +282,28 @@ def runs_table(runs: Sequence[ClassifierRun]) -> Table:
         planned = len((run.about.get("split") or {}).get("folds") or run.folds)
         rows.append(
             (run.folder.name, name_of(run.network), how(run.segmented, run.weighted), str(recipe.get("name", "")),
-             str(run.about.get("weights", "")), f"{len(run.folds)} of {planned}", f"{len(run.folds[0].cells):,}")
+             _start(run), _epochs(run), str(run.about.get("steps") or "all"), f"{len(run.folds)} of {planned}",
+             f"{len(run.folds[0].cells):,}")
         )  # fmt: skip
-    columns = ("run", "network", "training", "recipe", "weights", "folds", "test cells")
-    return Table("runs", "Runs", columns, tuple(rows))
+    columns = ("run", "network", "training", "recipe", "start", "epochs", "batches", "folds", "test cells")
+    notes = (
+        "Start: the first weights. Epochs: those trained in the folds, of as many as were allowed. Batches: of an "
+        "epoch, where they were limited.",
+    )
+    return Table("runs", "Runs", columns, tuple(rows), notes)
+
+
+def _start(run: ClassifierRun) -> str:
+    """Where a training started."""
+    weights = run.about.get("weights", "")
+    return str(weights.get("file", "a file")) if isinstance(weights, Mapping) else str(weights)
+
+
+def _epochs(run: ClassifierRun) -> str:
+    """Epochs of the folds, least to most, and what was allowed."""
+    done = [int(f["epochs"]) for f in run.about.get("folds") or [] if "epochs" in f]
+    allowed = (run.about.get("recipe") or {}).get("epochs")
+    if not done:
+        return NOT_AVAILABLE
+    text = f"{min(done)}" if min(done) == max(done) else f"{min(done)} to {max(done)}"
+    return text if allowed is None else f"{text} of {allowed}"

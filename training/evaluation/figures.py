@@ -113,6 +113,8 @@ def figure_7(run: ClassifierRun) -> Figure:
     for axes in (whole, near):
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
         axes.set_title(axes.get_title(), fontsize=9)
+    if not any(((line.get_xdata() <= 0.2) & (line.get_ydata() >= 0.8)).any() for line in near.lines):
+        near.text(0.1, 0.9, "no curve comes this far", ha="center", va="center", fontsize=9, color="0.5")
     near.set_xticks(np.arange(0, 0.201, 0.05))
     near.set_yticks(np.arange(0.8, 1.001, 0.05))
     for axes in (whole, near):
@@ -154,7 +156,11 @@ def figure_8(runs: Sequence[ClassifierRun]) -> Figure:
         panels[0].plot([], [], linestyle="", label=name_of(network), **style)
     for axes, name in zip(panels, names, strict=True):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axes.get_xlim()
+        # As many labels as stand beside each other.
+        decades = np.log10(high / low)
+        subs = (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 1 else (1.0, 2.0, 3.0, 5.0, 7.0)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_major_formatter("{x:,g}")
         axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(name)
@@ -205,7 +211,7 @@ def figure_cell_iou(run: SegmenterRun) -> Figure:
     for k, name in enumerate(sorted(set(by), key=natural)):
         own = np.sort(ious[(by == name) & ~np.isnan(ious)])
         if len(own):
-            axes.step(np.append(own, 1), np.append(np.arange(len(own)) / len(own), 1), where="post", linewidth=1.4,
+            axes.step([0, *own, 1], [0, *np.arange(1, len(own) + 1) / len(own), 1], where="post", linewidth=1.4,
                       color=COLOURS[k % len(COLOURS)], linestyle=_LINES[k % len(_LINES)],
                       label=f"{what} {name or 'unknown'}, {len(own):,} cells")  # fmt: skip
     low = float(np.nanquantile(ious, 0.005)) if (~np.isnan(ious)).any() else 0.0

@@ -244,8 +244,23 @@ def _segmenter(folder: Path, content: Mapping[str, Any]) -> SegmenterRun:
     times = _numbers(path, rows[:1], at, [n for n in ("train_s", "test_s") if n in at])
     spent = times[0] if times.shape[1] == 2 else (math.nan, math.nan)
     return SegmenterRun(
-        folder, content, network, cells, slides, scanners, truth, pixels.astype(np.int64), *map(float, spent)
-    )
+        folder, content, network, cells, slides, scanners, truth, pixels.astype(np.int64), _objects(path, rows, at),
+        *map(float, spent),
+    )  # fmt: skip
+
+
+def _objects(path: Path, rows: _Rows, at: Mapping[str, int]) -> NDArray[np.int64] | None:
+    """(N, 2) objects and matched; None for a table without them."""
+    names = ["objects", "matched"]
+    if not set(names) <= set(at):
+        return None
+    found = _numbers(path, rows, at, names)
+    objects, matched = found.T
+    bad = ~((objects >= matched) & (objects == np.round(objects)) & np.isin(matched, (0, 1)))
+    if bad.any():
+        number = int(np.flatnonzero(bad)[0]) + 2
+        raise RbcedgeError(f"{path}:{number}: objects must be a whole number, matched 0 or 1 and not above objects.")
+    return found.astype(np.int64)
 
 
 def _known(folder: Path, content: Mapping[str, Any], key: str) -> Any:

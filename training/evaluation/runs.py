@@ -102,6 +102,8 @@ class SegmenterRun:
         "" where unknown.
     pixels : (N, 4) int64
         True positive, false positive, false negative and true negative pixels of each cell's crop.
+    objects : (N, 2) int64 or None
+        Objects found in each cell's crop, and whether one of them is the cell; None where the run did not count them.
     train_s, test_s : float
         NaN where not known.
     """
@@ -114,6 +116,7 @@ class SegmenterRun:
     scanners: NDArray[np.str_]
     truth: NDArray[np.str_]
     pixels: NDArray[np.int64]
+    objects: NDArray[np.int64] | None = None
     train_s: float = math.nan
     test_s: float = math.nan
 
