@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
@@ -16,12 +17,12 @@ from rbcedge.calibration import folder as on_disk
 from rbcedge.calibration import plots, tflite
 from rbcedge.calibration.agreement import Agreement, Networks, compare, pool
 from rbcedge.calibration.chosen import CalibrationSet, choose
-from rbcedge.calibration.examine import Candidate, Progress, examine, silent
+from rbcedge.calibration.examine import Candidate, Examined, Progress, examine, silent
+from rbcedge.calibration.fitting import Wanted, fit
 from rbcedge.calibration.marks import Marks
 from rbcedge.calibration.network import Network, Run
-from rbcedge.calibration.ranges import METHODS, Method
-from rbcedge.calibration.report import Report, figures, write_report
-from rbcedge.calibration.sensitivity import Judge, Quantised, labels_differ, masks_differ, quantise
+from rbcedge.calibration.report import Report, Speed, summary, write_report
+from rbcedge.calibration.sensitivity import Quantised
 from rbcedge.calibration.target import check_free, put, staging, write_bundle
 from rbcedge.calibration.tolerances import Tolerances
 
@@ -31,8 +32,8 @@ from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.host import HostPipeline
 from rbcedge.sources.base import Source
 
-#: Cells in one call while a classifier is judged.
-_BATCH = 64
+#: Cells in one call while the time of a call is taken.
+_CALL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,8 @@ class Options:
         Size of the calibration set.
     most : int
         Fields looked at.
-    methods : tuple of str
-        Ways of choosing ranges to try.
-    keep_layers : bool
-        Whether sensitivity is measured, and layers that lose too much stay in float.
-    mask_goal, label_goal : float
-        Disagreement with float on the calibration pictures above which layers are kept in float, 0 to 1. Below the
-        tolerances: cells of the set are the rare and the doubtful ones.
-    tolerances : Tolerances
+    wanted : Wanted
+        How INT8 networks are made, and the tolerances.
     accept_loss : bool
         Write the bundle also where it is beyond them.
     scale : float or None
@@ -67,11 +62,7 @@ class Options:
     fields: int = 16
     cells: int = 512
     most: int = 200
-    methods: tuple[Method, ...] = METHODS
-    keep_layers: bool = True
-    mask_goal: float = 0.002
-    label_goal: float = 0.01
-    tolerances: Tolerances = field(default_factory=Tolerances)
+    wanted: Wanted = field(default_factory=Wanted)
     accept_loss: bool = False
     scale: float | None = None
     threads: int | None = None
@@ -85,11 +76,12 @@ def calibrate(
     options: Options | None = None,
     marks: Marks | None = None,
     progress: Progress = silent,
+    judge: Source | None = None,
 ) -> Report:
     """Make a bundle with INT8 networks that were calibrated on the fields of `source`.
 
-    Half of the fields at the most choose the ranges; what INT8 changes is measured on the others. Where that is
-    beyond the tolerances no bundle is written, only the report, into ``<out>-refused``.
+    Half of the fields at the most choose the ranges; what INT8 changes is measured on the others, or on those of
+    `judge`. Where that is beyond the tolerances no bundle is written, only the report, into ``<out>-refused``.
 
     Parameters
     ----------
@@ -103,6 +95,8 @@ def calibrate(
     marks : mapping of source to marks
         Cells that people have named, for the accuracy.
     progress : callable
+    judge : Source or None
+        Of countable fields to measure on, where those of `source` shall not be.
 
     Returns
     -------
@@ -122,41 +116,48 @@ def calibrate(
     reference = float_networks(bundle, threads)
     with staging(out) as work:
         (work / "models").mkdir()
-        found = examine(
-            source, HostPipeline(bundle, *reference, options.scale), work / "pictures", options.most, progress
-        )
+
+        def look(at: Source, folder: str) -> Examined:
+            return examine(at, HostPipeline(bundle, *reference, options.scale), work / folder, options.most, progress)
+
+        networks = {f: _networks(bundle, f, work / "models", threads) for f in options.formats}
+        found = look(source, "pictures")
         chosen, rest = choose(found, bundle, *reference, options.fields, options.cells, options.seed, progress)
+        held_out = len(found.candidates) >= 4
+        if judge is not None:
+            rest, held_out = _others(look(judge, "judged"), set(found.candidates) - set(rest)), True
         stage = work / "bundle"
         on_disk.save(chosen, stage / "calibration")
-        networks = {f: _networks(bundle, f, work / "models", threads) for f in options.formats}
         quantised: dict[str, dict[str, Quantised]] = {}
-        speeds: dict[str, dict[str, tuple[float, float]]] = {}
+        speeds: dict[str, dict[str, Speed]] = {}
         agreements: dict[str, Agreement] = {}
         for format, pair in networks.items():
-            quantised[format], speeds[format] = {}, {}
-            for role in ROLES:
-                made = _quantise(pair[role], role, chosen, bundle, options, progress, f"{format} {role}")
-                quantised[format][role] = made
-                speeds[format][role] = _speeds(pair[role], made.model, _batches(chosen, role, 8)[0])
-            engines = _engines(work / "models", format, quantised[format], threads)
-            agreements[format] = _agree(
-                bundle, reference, engines, rest, marks, f"{format} int8", progress, _name(reference)
-            )
-            _enough(agreements[format], options.tolerances)
+
+            def agree(made: Networks, name: str = f"{format} int8") -> Agreement:
+                agreement = _agree(bundle, reference, made, rest, marks, name, progress)
+                _enough(agreement, options.wanted.tolerances)
+                return agreement
+
+            fitted = fit(pair, chosen, bundle, options.wanted, work / "models", agree, threads, progress)
+            quantised[format], agreements[format] = dict(fitted.quantised), fitted.agreement
+            speeds[format] = {
+                role: _speed(pair[role], q, _batches(chosen, role)[0]) for role, q in fitted.quantised.items()
+            }
         report = Report(
             bundle=bundle,
             source=source.name,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             examined=found,
             chosen=chosen,
-            held_out=len(found.candidates) >= 4,
+            held_out=held_out,
             quantised=quantised,
-            speeds_ms=speeds,
+            speeds=speeds,
             agreements=agreements,
-            tolerances=options.tolerances,
+            judged_on=source.name if judge is None else judge.name,
+            tolerances=options.wanted.tolerances,
             versions=_versions(),
         )
-        pictures = {c.source: c for c in found.candidates}
+        pictures = {c.source: c for c in rest}
         write_report(report, stage, lambda name: pictures[name].frame())
         _deliver(report, stage, out, options)
     return report
@@ -183,41 +184,47 @@ def float_networks(bundle: Bundle, threads: int) -> Networks:
 
 
 def _networks(bundle: Bundle, format: str, folder: Path, threads: int) -> dict[str, Network]:
-    found = artefacts(bundle, format, ("fp32",))
     if format == "tflite":
+        found = artefacts(bundle, format, ("fp32",))
         return {a.role: tflite.TFLiteNetwork(bundle.path(a).read_bytes(), folder, a.role, threads) for a in found}
     from rbcedge.calibration.onnx import OnnxNetwork
+    from rbcedge.convert.networks import of_bundle
 
-    return {a.role: OnnxNetwork(bundle.path(a).read_bytes(), folder, a.role, threads) for a in found}
-
-
-def _batches(chosen: CalibrationSet, role: str, size: int) -> list[NDArray[np.uint8]]:
-    return chosen.segmenter_batches() if role == "segmenter" else chosen.classifier_batches(size)
-
-
-def _quantise(
-    network: Network,
-    role: str,
-    chosen: CalibrationSet,
-    bundle: Bundle,
-    options: Options,
-    progress: Progress,
-    title: str,
-) -> Quantised:
-    batches = _batches(chosen, role, _BATCH)
-    progress(f"{title}: activations", 0, 1)
-    network.calibrate(batches)
-    if role == "segmenter":
-        threshold = bundle.mask_threshold
-        judge = Judge(network, batches, lambda a, b: masks_differ(a, b, threshold), flat=True)
-        goal = options.mask_goal
-    else:
-        judge, goal = Judge(network, batches, labels_differ, flat=False), options.label_goal
-    return quantise(network, judge, goal, options.methods, options.keep_layers, progress, title)
+    out: dict[str, Network] = {}
+    for role in ROLES:
+        whole = of_bundle(bundle, role, ("onnx",))
+        if whole is None or whole.onnx is None:
+            artefacts(bundle, format, ("fp32", "fp16"))  # says what is missing
+            raise AssertionError("unreachable")
+        out[role] = OnnxNetwork(whole.onnx, folder, role, threads)
+    return out
 
 
-def _speeds(network: Network, model: bytes, batch: NDArray[np.uint8]) -> tuple[float, float]:
-    """Time of a call, ms, float and INT8: the best of nine, as other work on the machine only adds."""
+def _batches(chosen: CalibrationSet, role: str) -> list[NDArray[np.uint8]]:
+    return chosen.segmenter_batches() if role == "segmenter" else chosen.classifier_batches(_CALL)
+
+
+def _others(judged: Examined, calibrated: set[Candidate]) -> list[Candidate]:
+    """Fields to judge by that were not calibrated on, whatever they are called.
+
+    Raises
+    ------
+    RbcedgeError
+        There is none.
+    """
+
+    def content(c: Candidate) -> bytes:
+        return hashlib.sha256(c.picture.read_bytes()).digest()
+
+    known = {content(c) for c in calibrated}
+    rest = [c for c in judged.candidates if content(c) not in known]
+    if not rest:
+        raise RbcedgeError("No field to judge by: none can be counted, or all are calibrated on. Give other fields.")
+    return rest
+
+
+def _speed(network: Network, made: Quantised, batch: NDArray[np.uint8]) -> Speed:
+    """The best of nine calls of each, as other work on the machine only adds."""
 
     def best(run: Run) -> float:
         run(batch)
@@ -228,24 +235,9 @@ def _speeds(network: Network, model: bytes, batch: NDArray[np.uint8]) -> tuple[f
             took.append(1000 * (perf_counter() - begun))
         return min(took)
 
-    return best(network.runner()), best(network.runner(model))
-
-
-def _engines(folder: Path, format: str, made: Mapping[str, Quantised], threads: int) -> Networks:
-    """Load the INT8 networks as a run would."""
-    engines: list[Any] = []
-    for role in ROLES:
-        path = folder / f"{role}.final.{format}"
-        path.write_bytes(made[role].model)
-        if format == "tflite":
-            from rbcedge.engines.litert import LiteRTEngine
-
-            engines.append(LiteRTEngine(path, "int8", threads))
-        else:
-            from rbcedge.engines.onnx import OnnxEngine
-
-            engines.append(OnnxEngine(path, "int8", threads))
-    return engines[0], engines[1]
+    whole = best(network.runner())
+    small = best(network.runner(made.model))
+    return Speed(whole, best(network.runner(network.quantised(made.method))) if made.kept else small, small)
 
 
 def _agree(
@@ -256,18 +248,14 @@ def _agree(
     marks: Marks | None,
     name: str,
     progress: Progress,
-    reference_name: str,
 ) -> Agreement:
     def frames() -> Any:
         for k, candidate_field in enumerate(rest):
             yield candidate_field.frame(), candidate_field.scale
             progress(f"{name}: comparing with float", k + 1, len(rest))
 
-    return pool(list(compare(bundle, reference, candidate, frames(), marks)), bundle.labels, reference_name, name)
-
-
-def _name(networks: Networks) -> str:
-    return f"{networks[0].name} {networks[0].precision}"
+    of = f"{reference[0].name} {reference[0].precision}"
+    return pool(list(compare(bundle, reference, candidate, frames(), marks)), bundle.labels, of, name)
 
 
 def _enough(agreement: Agreement, tolerances: Tolerances) -> None:
@@ -295,7 +283,7 @@ def _deliver(report: Report, stage: Path, out: Path, options: Options) -> None:
     }
     models = {(role, f): made[role].model for f, made in report.quantised.items() for role in ROLES}
     described = {
-        "calibration": {"set_sha256": on_disk.digest(report.chosen), **figures(report)},
+        "calibration": {"set_sha256": on_disk.digest(report.chosen), **summary(report)},
         "measured": _measured(report),
         "made_from": {
             "name": report.bundle.name,
@@ -313,7 +301,7 @@ def _measured(report: Report) -> dict[str, Any]:
     for format, a in report.agreements.items():
         if a.accuracy is not None:
             found[f"accuracy, {format} int8"] = round(a.accuracy[1] / 100, 4)
-    return {"on": f"{len(next(iter(report.agreements.values())).fields)} fields of {report.source}", **found}
+    return {"on": f"{len(next(iter(report.agreements.values())).fields)} fields of {report.judged_on}", **found}
 
 
 def _versions() -> dict[str, str]:

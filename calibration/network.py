@@ -27,21 +27,25 @@ class Layer:
         As the format calls it: "CONV_2D", "Conv".
     macs : int
         Multiplications for one picture.
+    label : str
+        What `title` is made from; the name where it is empty.
     """
 
     name: str
     kind: str
     macs: int
+    label: str = ""
 
     @property
     def title(self) -> str:
         """The name as people write it: the Keras layer's own where one can be made out."""
         # Keras writes network/layer/operation, with a running number at the end of each name.
-        parts = [re.sub(r"_\d+$", "", p) for p in self.name.split(";")[0].split("/")]
+        name = self.label or self.name
+        parts = [re.sub(r"_\d+$", "", p) for p in name.split(";")[0].split("/")]
         inner = [p for p in parts[:-1] if p and p not in ("batchnorm", parts[0])]
         if inner:
             return inner[-1]
-        return "output" if self.name.startswith("StatefulPartitionedCall") else self.name.split(":")[0]
+        return "output" if name.startswith("StatefulPartitionedCall") else name.split(":")[0]
 
     @property
     def block(self) -> str:

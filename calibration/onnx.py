@@ -18,6 +18,8 @@ from rbcedge.errors import RbcedgeError
 
 #: Pictures in one call while activations are watched.
 _BATCH = 8
+#: Side of the picture for which the work of each layer is reckoned where any will do, px; shares depend on it little.
+_SIDE = 64
 
 
 class OnnxNetwork:
@@ -36,6 +38,7 @@ class OnnxNetwork:
     format = "onnx"
 
     def __init__(self, model: bytes, folder: Path, name: str = "network", threads: int = 1) -> None:
+        model = _named(model)
         self._model, self._folder, self._name, self._threads = model, folder, name, threads
         self._batches: tuple[NDArray[np.uint8], ...] = ()
         self._ranges: dict[Method, dict[str, tuple[float, float]]] = {}
@@ -76,16 +79,52 @@ class OnnxNetwork:
 def _layers(model: bytes) -> Iterator[Layer]:
     import onnx as library
 
-    graph = library.shape_inference.infer_shapes(library.load_from_string(model)).graph
+    graph = library.shape_inference.infer_shapes(_laid_out(model)).graph
     weights = {w.name: tuple(w.dims) for w in graph.initializer}
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)}
     for node in graph.node:
         if node.op_type in OPERATORS:
-            yield Layer(node.name, node.op_type, _macs(node, weights, shapes))
+            yield Layer(node.name, node.op_type, _macs(node, weights, shapes), _label(node, weights))
+
+
+def _named(model: bytes) -> bytes:
+    """Give every node a name of its own: layers are addressed by it, and ONNX asks for none."""
+    import onnx as library
+
+    whole = library.load_from_string(model)
+    seen: set[str] = set()
+    for k, node in enumerate(whole.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}__{k}__{node.output[0]}"
+        seen.add(node.name)
+    out: bytes = whole.SerializeToString()
+    return out
+
+
+def _label(node: Any, weights: dict[str, tuple[int, ...]]) -> str:
+    """Return "network/layer/" where a weight's name tells the Keras layer; names of folded layers say nothing."""
+    for name in node.input[1:]:
+        parts = name.split("/")
+        if name in weights and len(parts) > 2:
+            return f"{parts[0]}/{parts[1]}/"
+    return ""
+
+
+def _laid_out(model: bytes) -> Any:
+    """Return the network for one picture of a fixed size, so that the work of each layer can be reckoned."""
+    import onnx as library
+
+    whole = library.load_from_string(model)
+    shape = whole.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(shape, (1, _SIDE, _SIDE), strict=False):
+        dim.dim_value = dim.dim_value or size
+    for value in whole.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return whole
 
 
 def _macs(node: Any, weights: dict[str, tuple[int, ...]], shapes: dict[str, list[int]]) -> int:
-    """Weights times output pixels; 0 where the picture's size is free, and with it the work."""
+    """Weights times output pixels, for a picture of `_SIDE` px where its size is free."""
     kernel = next((weights[i] for i in node.input if i in weights and len(weights[i]) > 1), ())
     out = shapes.get(node.output[0], [])
     area = int(np.prod(out[2:])) if len(out) == 4 else 1

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
-import cv2
-from rbcedge.calibration import plots
+from rbcedge.calibration import page
 from rbcedge.calibration.agreement import Agreement, Check
 from rbcedge.calibration.chosen import CalibrationSet
 from rbcedge.calibration.examine import Examined
-from rbcedge.calibration.gallery import contact_sheet, gallery, worst
 from rbcedge.calibration.sensitivity import Quantised
 from rbcedge.calibration.tolerances import Tolerances
 
@@ -24,7 +20,15 @@ from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Frame
 
 SCHEMA = 1
-_WORDS = {"within": "within", "beyond": "BEYOND", "noise": "within chance"}
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Time of a call on this machine, ms: float, all layers in INT8, and the INT8 network that was made."""
+
+    float_ms: float
+    all_int8_ms: float
+    int8_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,13 @@ class Report:
     ----------
     bundle : Bundle
         With the float networks.
-    source, created : str
+    source, judged_on, created : str
     examined : Examined
     chosen : CalibrationSet
     held_out : bool
         Whether the fields compared are others than those calibrated on.
     quantised : mapping of format to role to Quantised
-    speeds_ms : mapping of format to role to (float, INT8)
-        Best time of nine calls on this machine.
+    speeds : mapping of format to role to Speed
     agreements : mapping of format to Agreement
     tolerances : Tolerances
     versions : mapping of package to version
@@ -50,12 +53,13 @@ class Report:
 
     bundle: Bundle
     source: str
+    judged_on: str
     created: str
     examined: Examined
     chosen: CalibrationSet
     held_out: bool
     quantised: Mapping[str, Mapping[str, Quantised]]
-    speeds_ms: Mapping[str, Mapping[str, tuple[float, float]]]
+    speeds: Mapping[str, Mapping[str, Speed]]
     agreements: Mapping[str, Agreement]
     tolerances: Tolerances
     versions: Mapping[str, str]
@@ -80,11 +84,12 @@ def _beyond(agreement: Agreement, tolerances: Tolerances) -> list[Check]:
 
 
 def figures(report: Report) -> dict[str, Any]:
-    """Return what `agreement.json` and the manifest hold."""
+    """Return what `agreement.json` holds."""
     return {
         "schema": SCHEMA,
         "created": report.created,
         "source": report.source,
+        "judged_on": report.judged_on,
         "bundle": {"name": report.bundle.name, "sha256": report.bundle.sha256},
         "fields": {
             "countable": len(report.examined.candidates),
@@ -95,23 +100,39 @@ def figures(report: Report) -> dict[str, Any]:
         "cells_calibrated_on": dict(sorted(report.chosen.classes.items())),
         "versions": dict(report.versions),
         "networks": {
-            format: {role: _network(q, report.speeds_ms[format][role]) for role, q in made.items()}
+            format: {role: _network(q, report.speeds[format][role]) for role, q in made.items()}
             for format, made in report.quantised.items()
         },
         "agreement": {f: agreement_figures(a, report.tolerances) for f, a in report.agreements.items()},
     }
 
 
-def _network(q: Quantised, speed: tuple[float, float]) -> dict[str, Any]:
+def summary(report: Report) -> dict[str, Any]:
+    """Return what the manifest holds: the same without the sensitivity of every part and the figures of every class."""
+    whole = figures(report)
+    for networks in whole["networks"].values():
+        for network in networks.values():
+            del network["int8_in_one_part_alone"]
+    for agreement in whole["agreement"].values():
+        del agreement["classes"]
+    return whole
+
+
+def _network(q: Quantised, speed: Speed) -> dict[str, Any]:
     return {
         "ranges": q.method,
         "sqnr_db": {m: round(e.sqnr_db, 2) for m, e in q.methods},
         "final_sqnr_db": round(q.effect.sqnr_db, 2),
         "final_disagreement": round(q.effect.disagreement, 5),
+        "goal": q.goal,
         "kept_in_float": [g.title for g in q.kept],
         "float_share_of_arithmetic": round(q.float_share, 4),
         "bytes": len(q.model),
-        "call_ms": {"float": round(speed[0], 2), "int8": round(speed[1], 2)},
+        "call_ms": {
+            "float": round(speed.float_ms, 2),
+            "all_int8": round(speed.all_int8_ms, 2),
+            "int8": round(speed.int8_ms, 2),
+        },
         "int8_in_one_part_alone": [
             {
                 "part": f.group.title,
@@ -176,7 +197,7 @@ def write_report(report: Report, folder: Path, frame: Callable[[str], Frame]) ->
     """
     try:
         _write(folder / "agreement.json", json.dumps(figures(report), indent=1, ensure_ascii=False) + "\n")
-        _write(folder / "report.html", html(report, frame))
+        _write(folder / "report.html", page.html(report, frame))
     except OSError as error:
         raise RbcedgeError(f"{folder}: the report cannot be written ({error.strerror}).") from error
 
@@ -185,198 +206,3 @@ def _write(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
-
-
-def html(report: Report, frame: Callable[[str], Frame]) -> str:
-    """Render the whole report as one HTML page that needs nothing else."""
-    parts = [_head(report)]
-    for format, a in report.agreements.items():
-        title = f"{format} INT8 against {a.reference}"
-        parts += [f"<h2>{escape(title)}</h2>", _verdict(a, report), _summary(a), _classes(a, report.tolerances)]
-        parts.append(
-            _figure(
-                plots.bland_altman(a),
-                f"Bland–Altman: change of each class's percentage in each of {len(a.fields)} fields. Solid: mean "
-                "difference; dashed: limits of agreement (mean ± 1.96 standard deviations).",
-            )
-        )
-        found = worst(a)
-        picture = gallery(found, frame, [x.code for x in report.bundle.labels])
-        differing = sum(p.named_before != p.named_after for f in a.fields for p in f.pairs)
-        if picture is None:
-            parts.append("<p>No cell was named differently.</p>")
-        else:
-            which = (
-                f"The {differing} cells named differently"
-                if len(found) == differing
-                else f"Of {differing} cells named differently the {len(found)} of which both networks were surest"
-            )
-            text = f"{which}. Before: float; after: INT8; a question mark: below the confidence threshold."
-            parts.append(_figure(_png(picture), text))
-        for role, q in report.quantised[format].items():
-            parts.append(_layers(role, q, report.speeds_ms[format][role]))
-    parts.append(_set(report))
-    return _PAGE.replace("@TITLE@", escape(f"Calibration of {report.bundle.name}")).replace("@BODY@", "\n".join(parts))
-
-
-def _head(report: Report) -> str:
-    a = report.examined
-    others = "on other fields than those" if report.held_out else "on the same fields (there are fewer than four)"
-    return (
-        f"<h1>Calibration of {escape(report.bundle.name)}</h1>"
-        f'<p class="meta">{escape(report.created)} &middot; fields: {escape(report.source)} &middot; '
-        f"{len(a.candidates)} countable, {len(a.left_out)} left out &middot; "
-        f"{len(report.chosen.fields)} fields and {len(report.chosen.cells)} cells chosen; INT8 judged {others} it was "
-        "calibrated on. For research; not a medical device.</p>"
-    )
-
-
-def _verdict(a: Agreement, report: Report) -> str:
-    checks = a.checks(report.tolerances)
-    beyond = [c for c in checks if c.verdict == "beyond"]
-    noise = [c for c in checks if c.verdict == "noise"]
-    if beyond:
-        text, kind = f"Beyond tolerance: {', '.join(escape(c.name) for c in beyond)}.", "bad"
-    elif noise:
-        text = (
-            f"Within tolerance as far as {a.cells[2]} cells can tell. Beyond it, but explained by chance: "
-            f"{', '.join(escape(c.name) for c in noise)}. More fields would decide it."
-        )
-        kind = "unsure"
-    else:
-        text, kind = "Within every tolerance.", "good"
-    return f'<p class="verdict {kind}">{text}</p>'
-
-
-def _summary(a: Agreement) -> str:
-    rows = [
-        ("mask IoU, INT8 against float", f"{100 * a.mask_iou:.2f} %"),
-        ("distance between outlines", f"mean {a.boundary_mean:.3f} px, 95th percentile {a.boundary_p95:.2f} px"),
-        ("whole cells: float, INT8, in both", f"{a.cells[0]}, {a.cells[1]}, {a.cells[2]}"),
-        ("cells given the same class", f"{100 * a.labels_agree:.2f} %"),
-        ("unclassified: float, INT8", f"{a.unclassified[0]:.2f} %, {a.unclassified[1]:.2f} %"),
-    ]
-    if a.accuracy is not None and a.accuracy_change is not None:
-        c = a.accuracy_change
-        rows.append(
-            (
-                f"accuracy on {c.n} labelled cells: float, INT8",
-                f"{a.accuracy[0]:.2f} %, {a.accuracy[1]:.2f} % (95 % interval of the change "
-                f"{c.ci95[0]:+.2f} to {c.ci95[1]:+.2f})",
-            )
-        )
-    return _table(("", ""), rows)
-
-
-def _classes(a: Agreement, tolerances: Tolerances) -> str:
-    verdicts = {c.name: c for c in a.checks(tolerances)}
-    rows = []
-    for c in a.classes:
-        check = verdicts[f"percentage of {c.label.code}"]
-        rows.append(
-            (
-                c.label.code,
-                f"{c.before:.2f}", f"{c.after:.2f}", f"{c.change.points:+.2f}",
-                f"{c.change.ci95[0]:+.2f} to {c.change.ci95[1]:+.2f}",
-                f"+{c.change.gained} −{c.change.lost} of {c.change.n}",
-                f"{c.bias:+.2f} ({c.limits[0]:+.2f} to {c.limits[1]:+.2f})",
-                _WORDS[check.verdict],
-            )
-        )  # fmt: skip
-    head = ("class", "float %", "INT8 %", "change", "95 % interval", "cells", "bias (limits) by field", "")
-    lines = "; ".join(
-        f"{escape(c.name)} {c.measured:.2f} of {c.tolerance:g} points ({_WORDS[c.verdict]})"
-        for c in a.checks(tolerances)
-        if not c.name.startswith("percentage")
-    )
-    return (
-        f"<p>Lost of what is tolerated: {lines}. Percentages may change by {tolerances.percentage:g} points; one whose "
-        "interval holds 0 is within chance. Cells: how many came into the class and went out of it.</p>"
-        + _table(head, rows)
-    )
-
-
-def _layers(role: str, q: Quantised, speed: tuple[float, float]) -> str:
-    ways = ", ".join(f"{m} {e.sqnr_db:.1f} dB" for m, e in q.methods)
-    kept = (
-        f"In float stay <b>{escape(', '.join(g.title for g in q.kept))}</b>: {100 * q.float_share:.1f} % of the "
-        "arithmetic."
-        if q.kept
-        else "All layers are INT8."
-    )
-    text = (
-        f"<h3>{escape(role)}</h3><p>Ranges: {escape(q.method)} ({escape(ways)}). {kept} Signal to noise "
-        f"{q.effect.sqnr_db:.1f} dB, {100 * q.effect.disagreement:.2f} % "
-        f"{'of the mask' if role == 'segmenter' else 'of the labels'} differ on the calibration pictures. "
-        f"{len(q.model) / 1e6:.2f} MB. A call takes {speed[1]:.1f} ms here, {speed[0]:.1f} ms in float"
-        f"{'; INT8 saves no time on this machine' if speed[1] >= speed[0] else ''}.</p>"
-    )
-    if not q.findings:
-        return text
-    picture = plots.sensitivity(q.findings, [g.title for g in q.kept])
-    shown = "The parts that lose most" if len(q.findings) > plots.SHOWN else "What each part loses"
-    return text + _figure(
-        picture, f"{shown}, each measured as the only one in INT8; dark ones stay in float.", narrow=True
-    )
-
-
-def _set(report: Report) -> str:
-    classes = ", ".join(f"{k} {n}" for k, n in sorted(report.chosen.classes.items()))
-    picture = contact_sheet([f.pixels for f in report.chosen.fields])
-    left = "".join(f"<li>{escape(s)}: {escape(r)}</li>" for s, r in report.examined.left_out[:40])
-    more = len(report.examined.left_out) - 40
-    return (
-        "<h2>Calibration set</h2>"
-        f"<p>{len(report.chosen.fields)} fields, chosen farthest from each other in stain, light, geometry and "
-        f"classes; cells by (predicted) class: {escape(classes)}.</p>"
-        + _figure(_png(picture), "The chosen fields as the segmenter sees them.")
-        + (f"<h3>Left out</h3><ul>{left}</ul>" if left else "")
-        + (f"<p>and {more} more</p>" if more > 0 else "")
-        + f'<p class="meta">{escape(", ".join(f"{k} {v}" for k, v in report.versions.items()))}; bundle sha256 '
-        f"{escape(report.bundle.sha256)}</p>"
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in row) + "</tr>" for row in rows)
-    kind = "" if any(head) else " class=pairs"
-    return f"<table{kind}>{f'<thead><tr>{top}</tr></thead>' if any(head) else ''}<tbody>{body}</tbody></table>"
-
-
-def _figure(png: bytes, caption: str, narrow: bool = False) -> str:
-    data = base64.b64encode(png).decode()
-    return (
-        f'<figure><img{" class=narrow" if narrow else ""} src="data:image/png;base64,{data}" '
-        f'alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
-    )
-
-
-def _png(bgr: Any) -> bytes:
-    ok, data = cv2.imencode(".png", bgr)
-    assert ok, "PNG can hold any 8-bit picture"
-    return bytes(data)
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>@TITLE@</title><style>
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:2rem auto;padding:0 1.2rem}
-h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.2rem;margin:2.2rem 0 .6rem;border-bottom:1px solid #ddd}
-h3{font-size:1rem;margin:1.6rem 0 .3rem}.meta{color:#666;font-size:.85rem}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.88rem;margin:.8rem 0}
-th,td{text-align:right;padding:.28rem .5rem;border-bottom:1px solid #eee;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}table.pairs{width:auto}table.pairs td{text-align:left;white-space:normal}
-th{color:#666;font-weight:600}
-.verdict{padding:.6rem .9rem;border-left:5px solid;font-weight:600}
-.good{border-color:#009e73;background:#eef8f4}.bad{border-color:#c0392b;background:#fbeeec}
-.unsure{border-color:#e69f00;background:#fdf6e7}
-figure{margin:1.2rem 0}img{max-width:100%;height:auto}img.narrow{width:38rem}
-figcaption{color:#666;font-size:.85rem;margin-top:.3rem}
-@page{margin:14mm}
-@media print{body{margin:0;padding:0;max-width:none;font-size:9.5pt}table{font-size:7.5pt}th,td{padding:.15rem .3rem}
-h2,h3{break-after:avoid}figure,table{break-inside:avoid}img{max-height:17cm}img.narrow{width:10.5cm}}
-</style></head><body>
-@BODY@
-</body></html>
-"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,8 @@ class Quantised:
         Of the model.
     float_share : float
         Share of the multiplications that stay in float, 0 to 1.
+    goal : float
+        Disagreement at which no more groups were kept, 0 to 1.
     """
 
     model: bytes
@@ -93,16 +95,22 @@ class Quantised:
     kept: tuple[Group, ...]
     effect: Effect
     float_share: float
+    goal: float
 
 
 def groups(layers: Sequence[Layer]) -> list[Group]:
-    """Group layers by block where there are many of them; each by itself otherwise."""
+    """Group layers by block where there are many of them; each by itself otherwise, and where a block is too large."""
     if len(layers) <= _SINGLY:
         return singly(layers)
-    out: dict[str, list[Layer]] = {}
+    blocks: dict[str, list[Layer]] = {}
     for layer in layers:
-        out.setdefault(layer.block, []).append(layer)
-    return [Group(title, tuple(found)) for title, found in out.items()]
+        blocks.setdefault(layer.block, []).append(layer)
+    most = _SHARE * sum(x.macs for x in layers)
+    out: list[Group] = []
+    for title, found in blocks.items():
+        group = Group(title, tuple(found))
+        out += singly(found) if group.macs > most else [group]
+    return out
 
 
 def singly(layers: Sequence[Layer]) -> list[Group]:
@@ -203,12 +211,21 @@ def quantise(
     method, effect, model = max(tried, key=lambda t: t[1].sqnr_db)
     ways = tuple((m, e) for m, e, _ in tried)
     if not sensitivity:
-        return Quantised(model, method, ways, (), (), effect, 0.0)
-    findings = _findings(network, judge, method, progress, title)
+        return Quantised(model, method, ways, (), (), effect, 0.0, goal)
+    findings = tuple(_findings(network, judge, method, progress, title))
+    return tightened(network, judge, Quantised(model, method, ways, findings, (), effect, 0.0, goal), goal)
+
+
+def tightened(network: Network, judge: Judge, before: Quantised, goal: float) -> Quantised:
+    """Choose anew what stays in float, for another goal, from the sensitivity that was measured; see `quantise`."""
+    if not before.findings:
+        return before
+    effect, model = dict(before.methods)[before.method], network.quantised(before.method)
     kept: list[Group] = []
     if effect.disagreement > goal:
-        kept, effect, model = _keep(network, judge, method, findings, goal, effect, model)
-    return Quantised(model, method, ways, tuple(findings), tuple(kept), effect, _share(network, kept))
+        kept, effect, model = _keep(network, judge, before.method, before.findings, goal, effect, model)
+    share = _share(network, kept)
+    return replace(before, model=model, kept=tuple(kept), effect=effect, float_share=share, goal=goal)
 
 
 def _share(network: Network, kept: Sequence[Group]) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rbcedge.convert.onnx import check_keras, checked
+from rbcedge.convert.onnx import check_keras, checked, to_float32
 from rbcedge.convert.onnx_file import to_convention
 
 from rbcedge.bundle import Bundle
@@ -85,7 +85,10 @@ def open_network(path: Path, role: str) -> Network:
 
 
 def of_bundle(bundle: Bundle, role: str, formats: Sequence[str] = ("keras", "onnx")) -> Network | None:
-    """Return the float32 network that a bundle holds in one of `formats`, None where it holds none."""
+    """Return the float network that a bundle holds in one of `formats`, None where it holds none.
+
+    Float32 comes first; where "onnx" is wanted and there is float16 ONNX only, that is taken back to float32.
+    """
     for format in formats:
         artefact = bundle.find(role, format, ("fp32",))
         if artefact is not None:
@@ -93,7 +96,11 @@ def of_bundle(bundle: Bundle, role: str, formats: Sequence[str] = ("keras", "onn
             if format == "keras":
                 return Network(role, str(path), keras=_keras(path))
             return Network(role, str(path), onnx=path.read_bytes())
-    return None
+    half = bundle.find(role, "onnx", ("fp16",)) if "onnx" in formats else None
+    if half is None:
+        return None
+    path = bundle.path(half)
+    return Network(role, f"{path} (taken back to float32)", onnx=to_float32(path.read_bytes()))
 
 
 def _keras(path: Path) -> Any:

@@ -16,7 +16,17 @@ from rbcedge.convert.onnx_int8 import Ranges, activation_ranges, quantise, tidy,
 
 from rbcedge.errors import RbcedgeError
 
-__all__ = ["Ranges", "activation_ranges", "checked", "quantise", "run", "to_float16", "to_onnx", "with_ranges"]
+__all__ = [
+    "Ranges",
+    "activation_ranges",
+    "checked",
+    "quantise",
+    "run",
+    "to_float16",
+    "to_float32",
+    "to_onnx",
+    "with_ranges",
+]
 
 OPSET = 17
 #: Of the file, so that TensorRT 8.6 and ONNX Runtime of the same age read it.
@@ -90,6 +100,44 @@ def to_float16(onnx: bytes, keep: Sequence[str] = ()) -> bytes:
         )
     out: bytes = checked(tidy(half)).SerializeToString()
     return out
+
+
+def to_float32(onnx: bytes) -> bytes:
+    """Take a network that `to_float16` made back to float32 arithmetic; its weights stay rounded to float16."""
+    import onnx as library
+
+    model = library.load_from_string(onnx)
+    half, single = library.TensorProto.FLOAT16, library.TensorProto.FLOAT
+    tensors = [*model.graph.initializer, *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t"))]
+    for tensor in (t for t in tensors if t.data_type == half):
+        whole = library.numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(library.numpy_helper.from_array(whole, tensor.name))
+    same: dict[str, str] = {}
+    results = {o.name for o in model.graph.output}
+    for node in model.graph.node:
+        for k, name in enumerate(node.input):
+            node.input[k] = same.get(name, name)
+        if node.op_type == "Cast" and node.attribute[0].i in (half, single):
+            node.attribute[0].i = single
+            if node.output[0] not in results:
+                same[node.output[0]] = node.input[0]
+    for node in [n for n in model.graph.node if n.output and n.output[0] in same]:
+        model.graph.node.remove(node)
+    _without_last_casts(model, results)
+    out: bytes = checked(tidy(model)).SerializeToString()
+    return out
+
+
+def _without_last_casts(model: Any, results: set[str]) -> None:
+    """Let whatever feeds a cast that gives a result of the network give that result itself."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for cast in [n for n in model.graph.node if n.op_type == "Cast" and n.output[0] in results]:
+        source, result = cast.input[0], cast.output[0]
+        maker = makers.get(source)
+        if maker is None or any(source in n.input for n in model.graph.node if n is not cast):
+            continue  # the picture itself, or a value that others read too
+        maker.output[list(maker.output).index(source)] = result
+        model.graph.node.remove(cast)
 
 
 def checked(model: Any) -> Any:

@@ -16,7 +16,7 @@ from rbcedge.calibration.network import Layer
 from rbcedge.calibration.sensitivity import groups, masks_differ
 from session_fakes import write_pictures
 
-from rbcedge.bundle import load
+from rbcedge.bundle import describe, load
 from rbcedge.cli import main
 from rbcedge.errors import RbcedgeError
 
@@ -125,6 +125,70 @@ def test_the_layers_that_are_ruined_stay_in_float(cli, made: Path, tmp_path: Pat
     # Q/DQ stands at the inputs of convolutions: the last one alone must stay.
     assert len(found["onnx"]["segmenter"]["kept_in_float"]) == 1
     assert "in float stay" in out
+
+
+@pytest.mark.parametrize("goal", [1.0, 1e-9])
+def test_goals_are_tightened_until_the_judged_fields_agree(made: Path, tmp_path: Path, goal: float) -> None:
+    from dataclasses import replace
+
+    from rbcedge.calibration.fitting import Wanted
+    from rbcedge.calibration.job import Options, calibrate
+
+    from rbcedge.sources import open_source
+
+    options = Options(wanted=Wanted(("min-max",), mask_goal=goal), cells=60, scale=1.0, threads=1)
+    source = open_source([str(made / "fields")])
+    report = calibrate(load(made / "fragile"), source, tmp_path / "new", options)
+    found = report.quantised["tflite"]["segmenter"]
+    assert report.beyond == []
+    assert found.kept, "the goal alone would have kept none"
+    # Where the goals suffice they stay as they are; a goal that nothing reaches is no reason to go on.
+    assert found.goal in ((0.5, 0.25, 0.125) if goal == 1.0 else (goal,))
+    whole = replace(options, wanted=replace(options.wanted, keep_layers=False))
+    with pytest.raises(RbcedgeError, match="mask IoU"):
+        calibrate(load(made / "fragile"), open_source([str(made / "fields")]), tmp_path / "other", whole)
+
+
+def test_other_fields_can_judge_but_none_that_was_calibrated_on(cli, made: Path, tmp_path: Path) -> None:
+    write_pictures(made / "many", 40)  # only twelve different ones: k shows what k + 12 shows
+    code, _, err = calibrate(cli, made, "--out", "new", "--all-int8", "--judge", str(made / "many"))
+    assert (code, err) == (0, "")
+    found = load(tmp_path / "new").manifest["calibration"]
+    used = {int(Path(f.source).stem) % 12 for f in on_disk.load(tmp_path / "new" / "calibration").fields}
+    assert found["agreement"]["tflite"]["fields"] == sum(k % 12 not in used for k in range(40))
+    assert (Path(found["source"]).name, Path(found["judged_on"]).name) == ("fields", "many")
+    few = tmp_path / "few"
+    write_pictures(few, 3)  # the first three of the fields: all are calibrated on, as they are all there is
+    code, _, err = cli("calibrate", str(few), "--judge", str(few), "--bundle", str(made / "good"), "--scale", "1",
+                       "--out", "none")  # fmt: skip
+    assert code == 1
+    assert "No field to judge by" in err
+    code, _, err = calibrate(cli, made, "--out", "none", "--judge", "nowhere")
+    assert code in (1, 2)
+    assert "nowhere" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_float16_onnx_is_enough_for_int8_onnx(cli, made: Path, tmp_path: Path) -> None:
+    from rbcedge.convert.onnx import to_float16
+
+    shutil.copytree(made / "fragile", tmp_path / "half")
+    manifest = json.loads((tmp_path / "half" / "manifest.json").read_text())
+    entries = [e for e in manifest["artefacts"] if e["format"] != "onnx"]
+    for role in ("segmenter", "classifier"):
+        whole = tmp_path / "half" / f"{role}.fp32.onnx"
+        path = tmp_path / "half" / f"{role}.fp16.onnx"
+        path.write_bytes(to_float16(whole.read_bytes()))
+        whole.unlink()
+        entries.append(describe(role, "onnx", "fp16", path).entry())
+    (tmp_path / "half" / "manifest.json").write_text(json.dumps({**manifest, "artefacts": entries}))
+    code, _, err = cli("calibrate", str(made / "fields"), "--bundle", "half", "--format", "onnx", "--scale", "1",
+                       "--ranges", "min-max", "--cells", "60", "--threads", "1", "--out", "new")  # fmt: skip
+    assert (code, err) == (0, "")
+    bundle = load(tmp_path / "new")
+    kept = {(a.role, a.format, a.precision) for a in bundle.artefacts}
+    assert {("segmenter", "onnx", "int8"), ("segmenter", "onnx", "fp16")} <= kept
+    assert bundle.manifest["calibration"]["agreement"]["onnx"]["reference"] == "litert fp32"
 
 
 @pytest.mark.parametrize(
@@ -303,6 +367,37 @@ def test_many_layers_are_judged_by_block() -> None:
     assert [g.title for g in found[:2]] == ["block0", "block1"]
     assert sorted(n for g in found for n in g.names) == sorted(x.name for x in layers)
     assert len(groups(layers[:8])) == 8
+    # A block that could never be kept as a whole is judged layer by layer.
+    large = [Layer(f"Conv__{k}", "Conv", 100, f"net/deep_part{k}/") for k in range(4)]
+    assert [g.title for g in groups(layers + large)][-4:] == [f"deep_part{k} (conv)" for k in range(4)]
+
+
+def test_folded_onnx_layers_are_called_as_in_keras_and_their_work_is_known(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+    from rbcedge.calibration.onnx import OnnxNetwork
+
+    weights = {"net_1/stem_conv_1/kernel": np.ones((4, 3, 3, 3), np.float32), "w2": np.ones((1, 4, 1, 1), np.float32)}
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "net_1/stem_conv_1/kernel"], ["y"], name="Conv__7", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["y", "w2"], ["z"]),
+        helper.make_node("Transpose", ["z"], ["cell"], perm=[0, 2, 3, 1]),
+    ]
+    free = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", "h", "w", c]) for n, c in (("pixels", 3), ("cell", 1))
+    ]
+    graph = helper.make_graph(
+        nodes, "g", free[:1], free[1:], [numpy_helper.from_array(v, k) for k, v in weights.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    network = OnnxNetwork(model, tmp_path)
+    first, second = network.layers
+    assert (first.title, first.block) == ("stem_conv", "stem")
+    assert first.macs / second.macs == pytest.approx(4 * 3 * 9 / 4), "also where the picture's size is free"
+    network.calibrate([np.zeros((1, 16, 16, 3), np.uint8) + 9])
+    kept = onnx.load_from_string(network.quantised("min-max", [second.name]))
+    assert sum(n.op_type == "QuantizeLinear" for n in kept.graph.node) == 2, "a layer without a name can be kept, too"
 
 
 def test_masks_differ_by_one_minus_iou() -> None:

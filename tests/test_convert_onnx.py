@@ -24,6 +24,7 @@ from rbcedge.convert.onnx import (  # noqa: E402
     quantise,
     run,
     to_float16,
+    to_float32,
     to_onnx,
     with_ranges,
 )
@@ -115,6 +116,18 @@ def test_float16_reckons_in_half_and_keeps_float_ends(small: tuple[Any, bytes]) 
     assert {w.data_type for w in graph.initializer} == {onnx.TensorProto.FLOAT16}
     assert len(half) < len(data)
     assert 0 < difference(model, half, [(1, 32, 48)]) < 0.01
+
+
+def test_float16_comes_back_to_float32_and_can_be_quantised(
+    small: tuple[Any, bytes], pictures: list[np.ndarray]
+) -> None:
+    model, data = small
+    back = to_float32(to_float16(data))
+    assert operators(back) == operators(data), "no casts are left"
+    assert {w.data_type for w in checked(back).graph.initializer} & {onnx.TensorProto.FLOAT16} == set()
+    assert 0 < difference(model, back, [(1, 32, 48)]) < 0.005, "only the weights are rounded"
+    assert operators(quantise(back, pictures)) == operators(quantise(data, pictures))
+    assert to_float32(data) == back or difference(model, to_float32(data), [(1, 32, 48)]) < 1e-5
 
 
 def test_int8_is_what_tensorrt_asks_for(small: tuple[Any, bytes], pictures: list[np.ndarray]) -> None:

@@ -1,5 +1,6 @@
 """`rbcedge calibrate`: INT8 networks for your own fields, and what they lose."""
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,15 @@ def calibrate(
             rich_help_panel=_JUDGE,
         ),
     ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELDS",
+            help="Fields to judge by, may be given several times; default: those of FIELDS not calibrated on.",
+            show_default=False,
+            rich_help_panel=_JUDGE,
+        ),
+    ] = None,
     accept_loss: Annotated[
         bool,
         typer.Option(
@@ -88,6 +98,7 @@ def calibrate(
     Half of the fields at most are calibrated on, the others judge. The new bundle holds a report (report.html) and
     the calibration set; 'rbcedge run --bundle DIR' uses it at once. Beyond the tolerances no bundle is written.
     """
+    from rbcedge.calibration.fitting import Wanted
     from rbcedge.calibration.job import Options
     from rbcedge.calibration.job import calibrate as run
     from rbcedge.calibration.marks import read
@@ -114,16 +125,16 @@ def calibrate(
         fields=calibrate_on,
         cells=cells,
         most=limit,
-        methods=tuple(m for m in METHODS if ranges in ("auto", m)),
-        keep_layers=keep_layers,
+        wanted=Wanted(tuple(m for m in METHODS if ranges in ("auto", m)), keep_layers),
         accept_loss=accept_loss,
         scale=scale,
         threads=threads,
         seed=seed,
     )
     console = Console(highlight=False, quiet=quiet)
-    source = open_source(fields)
-    try:
+    with ExitStack() as opened:
+        source = opened.enter_context(closing(open_source(fields)))
+        others = opened.enter_context(closing(open_source(judge))) if judge else None
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
             task = bar.add_task("reading", total=None)
@@ -131,9 +142,7 @@ def calibrate(
             def show(what: str, done: int, total: int) -> None:
                 bar.update(task, description=what, completed=done, total=total or None)
 
-            report = run(networks, source, out, options, marks, show)
-    finally:
-        source.close()
+            report = run(networks, source, out, options, marks, show, others)
     _show(report, out, console)
     if marks is not None and all(a.accuracy is None for a in report.agreements.values()):
         console.print(f"note: no label of {labels} lies on a compared cell; are its sources named as in cells.csv?")
