@@ -70,7 +70,9 @@ class LiteRTEngine:
         self._sizes = _batches(path, n, (h, w))
         self.input_shape = (self._sizes[-1], h, w, c)
         lanes = threads if n > 1 else 1
-        self._lanes = [_Lane(path, threads // lanes) for _ in range(lanes)]
+        #: Threads of one call.
+        self.threads = threads // lanes
+        self._lanes = [_Lane(path, self.threads) for _ in range(lanes)]
         self._pool: ThreadPoolExecutor | None = None
 
     def infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
