@@ -130,12 +130,13 @@ def components(mask: Mask, classes: int, min_area: int = 1, fill_holes: bool = T
         # OpenCV's order depends on its algorithm; raster order of the first pixel is the same everywhere.
         flat = labels.ravel()
         first = np.full(n, flat.size, np.int64)
-        starts = np.flatnonzero(np.diff(flat, prepend=0) != 0)
+        starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
         np.minimum.at(first, flat[starts], starts)
+        first[flat[0]] = 0
         keep = keep[np.argsort(first[keep], kind="stable")]
     lookup = np.zeros(n, np.int32)
     lookup[keep] = np.arange(1, len(keep) + 1, dtype=np.int32)
-    labels = lookup[labels]
+    raster = lookup.take(labels.ravel()).reshape(mask.shape)
     boxes = stats[keep, :4].astype(np.int32)
     h, w = mask.shape
     border = (
@@ -148,7 +149,7 @@ def components(mask: Mask, classes: int, min_area: int = 1, fill_holes: bool = T
         border,
         np.full((len(keep), classes), np.nan, np.float32),
     )
-    return labels, cells
+    return raster, cells
 
 
 def fill(binary: Mask) -> Mask:

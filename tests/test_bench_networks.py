@@ -93,8 +93,8 @@ def test_layers_are_timed_one_by_one(bundle: bundles.Bundle, monkeypatch: pytest
     assert segmenter.sum_ms == pytest.approx(sum(layer.ms for layer in segmenter.layers))
     assert segmenter.shape == (1, 32, 48, 3)
     assert segmenter.whole_ms > 0
-    with pytest.raises(RbcedgeError, match="no times of layers from tensorrt"):
-        profile(bundle, "tensorrt", engines, (32, 48), 1)
+    with pytest.raises(RbcedgeError, match=r"no times of layers from abacus\. Known: --engine litert, onnx, tensorrt"):
+        profile(bundle, "abacus", engines, (32, 48), 1)
 
 
 def test_one_operator_alone_gives_what_it_gives_in_the_network(bundle: bundles.Bundle) -> None:

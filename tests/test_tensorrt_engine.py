@@ -261,6 +261,24 @@ def test_layer_times(machine: Yard, bundle: Bundle) -> None:
     engine.close()
 
 
+def test_bench_shows_the_layers_of_both_networks(machine: Yard, bundle: Bundle) -> None:
+    """From TensorRT's own profiler, on a picture at working size and a field's worth of cells."""
+    from rbcedge.bench.layers import Layer, profile
+
+    engines = loading.load_engines(bundle, "tensorrt", "fp32")
+    profiles = profile(bundle, "tensorrt", engines, (240, 320), 1)
+    assert [p.role for p in profiles] == ["segmenter", "classifier"]
+    assert profiles[0].shape == (1, 240, 320, 3)
+    assert profiles[1].shape == (64, 56, 56, 3)
+    for found in profiles:
+        assert found.layers == (Layer("", "conv + sigmoid", 0.25, None), Layer("", "softmax", 0.5, None))
+        assert found.sum_ms == pytest.approx(0.75)
+        assert found.whole_ms > 0
+        assert found.method.startswith("TensorRT's profiler")
+    for engine in engines:
+        engine.close()
+
+
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [

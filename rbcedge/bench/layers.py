@@ -5,7 +5,7 @@ network as one node. So each operator is put into a model of its own, with the s
 network, and timed alone. It then reads its input from memory that nobody has just written, and pays a call of its
 own: the sum over the layers differs from the time of the whole network, and both are given.
 
-ONNX Runtime: its own profiler.
+ONNX Runtime and TensorRT: their own profilers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from numpy.typing import NDArray
 from rbcedge.bench.operations import Graph, graph, operations
 from rbcedge.bundle import ROLES, Bundle
 from rbcedge.engines.base import Engine
-from rbcedge.engines.litert import interpreter_class
+from rbcedge.engines.litert import LiteRTEngine, interpreter_class
+from rbcedge.engines.tensorrt import TensorRTEngine
 from rbcedge.errors import RbcedgeError
 
 _REPEATS = 30
 _SHORT_MS = 60.0
+#: Cells in the call of the classifier that is profiled, about a field's; fewer where one call takes fewer.
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,32 +96,36 @@ def profile(
     RbcedgeError
         This engine gives no times of layers.
     """
-    profilers: dict[str, Callable[[Path, tuple[int, ...], int], tuple[str, tuple[Layer, ...]]]] = {
-        "litert": _litert,
-        "onnx": _onnx,
-    }
+    profilers: dict[str, _Profiler] = {"litert": _litert, "onnx": _onnx, "tensorrt": _tensorrt}
     if engine not in profilers:
-        raise RbcedgeError(
-            f"--layers: no times of layers from {engine}. Use 'trtexec --loadEngine=FILE --dumpProfile' on its engine, "
-            "or --engine litert or onnx."
-        )
+        raise RbcedgeError(f"--layers: no times of layers from {engine}. Known: --engine {', '.join(profilers)}.")
     found = []
     side = bundle.small_crop_px
-    shapes = ((1, *size, 3), (engines[1].input_shape[0], side, side, 3))
+    shapes = ((1, *size, 3), (min(engines[1].input_shape[0], _BATCH), side, side, 3))
     for role, network, shape in zip(ROLES, engines, shapes, strict=True):
-        kind = "tflite" if engine == "litert" else "onnx"
-        artefact = bundle.find(role, kind, (network.precision,))
-        if artefact is None:
-            raise RbcedgeError(f"--layers: the bundle has no {kind} {role} in {network.precision}.")
-        method, layers = profilers[engine](bundle.path(artefact), shape, threads)
-        pixels = _pixels(shape)
-        whole = _median_ms(lambda n=network, p=pixels: n.infer(p))  # type: ignore[misc]
+        method, whole, layers = profilers[engine](bundle, role, network, shape, threads)
         found.append(Profile(role, shape, method, whole, layers))
     return tuple(found)
 
 
+def _file(bundle: Bundle, role: str, kind: str, precision: str) -> Path:
+    artefact = bundle.find(role, kind, (precision,))
+    if artefact is None:
+        raise RbcedgeError(f"--layers: the bundle has no {kind} {role} in {precision}.")
+    return bundle.path(artefact)
+
+
+_Found = tuple[str, float, tuple[Layer, ...]]
+_Profiler = Callable[[Bundle, str, Engine, tuple[int, ...], int], _Found]
+
+
 def _pixels(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def _whole_ms(network: Engine, shape: tuple[int, ...]) -> float:
+    pixels = _pixels(shape)
+    return _median_ms(lambda: network.infer(pixels))
 
 
 def _median_ms(call: Callable[[], Any]) -> float:
@@ -132,14 +139,22 @@ def _median_ms(call: Callable[[], Any]) -> float:
     return float(np.median(times))
 
 
-def _litert(path: Path, shape: tuple[int, ...], threads: int) -> tuple[str, tuple[Layer, ...]]:
+def _litert(bundle: Bundle, role: str, network: Engine, shape: tuple[int, ...], threads: int) -> _Found:
+    path = _file(bundle, role, "tflite", network.precision)
     n, h, w, _ = shape
+    # What one lane of the engine does; the others do the same beside it.
+    lane = LiteRTEngine(path, network.precision, threads if n == 1 else 1)
     g = graph(path, (h, w), n)
     counted = operations(path, (h, w), n)
     layers = []
     for operator, operation in zip(g.model.subgraphs[0].operators, counted, strict=True):
-        layers.append(Layer(operation.kind, operation.name, _alone_ms(_single(g, operator), threads), operation.macs))
-    return "each operator alone, as LiteRT's Python interpreter has no profiler", tuple(layers)
+        layers.append(
+            Layer(operation.kind, operation.name, _alone_ms(_single(g, operator), lane.threads), operation.macs)
+        )
+    whole = _whole_ms(lane, shape)
+    lane.close()
+    method = f"each operator alone, threads {lane.threads}, as LiteRT's Python interpreter has no profiler"
+    return method, whole, tuple(layers)
 
 
 def _single(g: Graph, operator: Any) -> bytes:
@@ -196,9 +211,17 @@ def _alone_ms(model: bytes, threads: int) -> float:
     return _median_ms(interpreter.invoke)
 
 
-def _onnx(path: Path, shape: tuple[int, ...], threads: int) -> tuple[str, tuple[Layer, ...]]:
+def _tensorrt(bundle: Bundle, role: str, network: Engine, shape: tuple[int, ...], threads: int) -> _Found:
+    assert isinstance(network, TensorRTEngine)
+    # TensorRT fuses operators: a layer's name holds those of its parts, and it has no kind of its own.
+    layers = tuple(Layer("", name, ms, None) for name, ms in network.layers(_pixels(shape), _REPEATS))
+    return "TensorRT's profiler, which slows the runs", _whole_ms(network, shape), layers
+
+
+def _onnx(bundle: Bundle, role: str, network: Engine, shape: tuple[int, ...], threads: int) -> _Found:
     import onnxruntime
 
+    path = _file(bundle, role, "onnx", network.precision)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     with TemporaryDirectory(prefix="rbcedge-bench-") as folder:
@@ -220,7 +243,7 @@ def _onnx(path: Path, shape: tuple[int, ...], threads: int) -> tuple[str, tuple[
             times.setdefault(name, []).append(event["dur"] / 1e3)
             kinds[name] = str(event.get("args", {}).get("op_name", ""))
     layers = tuple(Layer(kinds[k], k, float(np.median(v[1:] or v)), None) for k, v in times.items())
-    return "ONNX Runtime's profiler", layers
+    return "ONNX Runtime's profiler", _whole_ms(network, shape), layers
 
 
 def _layout(shape: tuple[int, ...], declared: list[Any]) -> tuple[int, ...]:

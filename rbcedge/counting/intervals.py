@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 
 _TINY = 1e-300
 
@@ -53,9 +54,9 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
 
 
 def beta_quantile(p: float, a: float, b: float) -> float:
-    """Return x with I_x(a, b) = p for 0 < p < 1 and a, b > 0, by Newton's method inside a bracket."""
+    """Return x with I_x(a, b) = p for 0 < p < 1 and a, b > 0, by Halley's method inside a bracket."""
     low, high = 0.0, 1.0
-    x = a / (a + b)
+    x = _near_quantile(p, a, b)
     log_norm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     for _ in range(200):
         error = beta_cdf(x, a, b) - p
@@ -65,14 +66,34 @@ def beta_quantile(p: float, a: float, b: float) -> float:
             low = x
         log_density = log_norm + (a - 1) * math.log(x) + (b - 1) * math.log1p(-x)
         step = error / math.exp(log_density) if -700 < log_density < 700 else math.inf
-        nearer = x - step
-        # Newton may leave the bracket far from the root; halving always gets there.
-        if not low < nearer < high:
+        # The density's own slope: what is left after a step is then of third order. Far away it would only mislead.
+        bend = 0.5 * step * ((a - 1) / x - (b - 1) / (1 - x))
+        near = abs(bend) < 0.5
+        nearer = x - step / (1 - bend) if near else x - step
+        # A step may leave the bracket far from the root; halving always gets there.
+        inside = low < nearer < high
+        if not inside:
             nearer = (low + high) / 2
-        if abs(nearer - x) <= 1e-14 * x or nearer in (low, high):
+        moved = abs(nearer - x)
+        # After so small a step of third order what is left is below the last digit.
+        small = 1e-6 * min(x, 1 - x) if near and inside else 1e-14 * x
+        if moved <= small or nearer in (low, high):
             return nearer
         x = nearer
     return x
+
+
+def _near_quantile(p: float, a: float, b: float) -> float:
+    """Return a guess of the quantile: Abramowitz and Stegun 26.5.22, and the mean for a or b below 1."""
+    if a < 1 or b < 1:
+        return a / (a + b)
+    z = -NormalDist().inv_cdf(p)
+    first, second = 1 / (2 * a - 1), 1 / (2 * b - 1)
+    mean = 2 / (first + second)
+    curve = (z * z - 3) / 6
+    w = z * math.sqrt(curve + mean) / mean - (second - first) * (curve + 5 / 6 - 2 / (3 * mean))
+    x = a / (a + b * math.exp(2 * w))
+    return x if 0 < x < 1 else a / (a + b)
 
 
 def beta_cdf(x: float, a: float, b: float) -> float:
