@@ -131,7 +131,7 @@ def _trained(folder: Path, role: str) -> Network:
     if role != "segmenter":
         raise UsageError(
             f"{folder}: a training folder of a classifier lacks the order of the classes and their frequencies. "
-            "Make a bundle of it with 'python -m rbcedge.training bundle', then convert that."
+            "Make a bundle of it with 'rbcedge train fields bundle', then convert that."
         )
     try:
         shape = json.loads((folder / "network.json").read_text())

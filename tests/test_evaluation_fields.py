@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from rbcedge.training.datasets.chula import LabelledField
 from rbcedge.training.evaluation import changes, gallery
-from rbcedge.training.evaluation.__main__ import main as former
 from rbcedge.training.evaluation.card import disagreements, write_card
 from rbcedge.training.evaluation.changes import SHIFTS, Shift
 from rbcedge.training.evaluation.fields import ScoredRun, field_items, finding_table, score_run, threshold_table
@@ -170,14 +169,6 @@ def test_the_card_has_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         main(["evaluate", *arguments, "--out", "here"])
     assert left.value.code == 0
     assert (tmp_path / "here" / "model-measured.md").is_file()
-    # Its former name.
-    monkeypatch.setattr("sys.argv", ["evaluation", *arguments])
-    with pytest.raises(SystemExit) as left:
-        former()
-    assert left.value.code == 0
-    assert (tmp_path / "docs" / "model-measured.md").read_text() == (
-        tmp_path / "here" / "model-measured.md"
-    ).read_text()
     with pytest.raises(SystemExit) as left:
         main(["evaluate", "card", str(tmp_path), str(tmp_path / "set"), "--out", "x"])
     assert left.value.code == 2

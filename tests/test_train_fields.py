@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rbcedge.training.weights import read_weights, write_weights
 
 from rbcedge.cli import main
 
@@ -76,6 +77,7 @@ def test_what_is_given_is_handed_over(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(segmenter, "train", keep("segmenter"))
     monkeypatch.setattr(classifier, "train", keep("classifier"))
+    monkeypatch.setattr(classifier, "Draw", lambda *examples: examples)
     monkeypatch.setattr(export, "export", keep("bundle"))
     work, out = _lessons(tmp_path / "w"), tmp_path / "out"
     shared = ("--work", work, "--out", out, "--steps", 7, "--seed", 3)
@@ -83,10 +85,10 @@ def test_what_is_given_is_handed_over(tmp_path: Path, monkeypatch: pytest.Monkey
     (real, simulated, folder, width), options = got["segmenter"]
     # Of the real lessons the one that is unknown nearly everywhere is left out.
     assert (len(real), len(simulated), folder, width) == (1, 2, out, 4)
-    assert options == {"steps": 7, "seed": 3}
+    assert options == {"steps": 7, "weights": None, "rate": 2e-3, "seed": 3}
     assert _rbcedge("train", "fields", "classifier", *shared, "--weights", "none") == 0
-    assert got["classifier"][0][2] == out
-    assert got["classifier"][1] == {"steps": 7, "weights": "none", "seed": 3}
+    assert got["classifier"][0][1] == out
+    assert got["classifier"][1] == {"steps": 7, "weights": "none", "rate": 1.5e-3, "seed": 3}
     for name in ("s", "c"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights.npz").touch()
@@ -98,16 +100,20 @@ def test_what_is_given_is_handed_over(tmp_path: Path, monkeypatch: pytest.Monkey
     )  # fmt: skip
 
 
-def test_both_doors_take_the_same_options() -> None:
-    """As long as `python -m rbcedge.training` is there, it takes what `rbcedge train fields` takes."""
-    from rbcedge.training.__main__ import app
-    from typer.main import get_command
-
-    from rbcedge.cli.train_fields import fields_app
-
-    old, new = (get_command(a).commands for a in (app, fields_app))  # type: ignore[attr-defined]
-    for name, command in new.items():
-        options = [{p.name: (p.opts, p.default) for p in c.params} for c in (old[name], command)]
-        assert options[0] == options[1], name
-    # What became of the rest: 'score' is 'rbcedge evaluate fields'.
-    assert set(old) - set(new) == {"score"}
+def test_the_mean_of_two_trainings_is_a_training_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value, small in (("a", 1.0, 56), ("b", 3.0, 56), ("c", 3.0, 48)):
+        (tmp_path / name).mkdir()
+        write_weights(tmp_path / name / "weights.npz", [np.full((2, 3), value, np.float32), np.float32(value)])
+        (tmp_path / name / "network.json").write_text(json.dumps({"small": small}))
+    a, b, c, out = (tmp_path / n for n in ("a", "b", "c", "out"))
+    assert _rbcedge("train", "fields", "mean", a, b, "--out", out) == 0
+    matrix, scalar = read_weights(out / "weights.npz")
+    np.testing.assert_array_equal(matrix, np.full((2, 3), 2))
+    assert scalar == 2
+    assert json.loads((out / "network.json").read_text()) == {"small": 56}
+    capsys.readouterr()
+    assert _rbcedge("train", "fields", "mean", a, b, "--out", out) == 1
+    assert "out is there already" in capsys.readouterr().err
+    assert _rbcedge("train", "fields", "mean", a, c, "--out", tmp_path / "new") == 1
+    assert "not trainings of one and the same network" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -11,12 +11,13 @@ from rbcedge.errors import RbcedgeError
 fields_app = typer.Typer(
     name="fields",
     no_args_is_help=True,
-    help="Train on whole fields, as the shipped networks were: prepare, segmenter, classifier, bundle. "
+    help="Train on whole fields, as the shipped networks were: prepare, segmenter, classifier, mean, bundle. "
     "Score the result with 'rbcedge evaluate fields'.",
 )
 
 Lessons = Annotated[Path, typer.Option(help="Where 'prepare' put the lessons.")]
 Steps = Annotated[int, typer.Option(min=1, help="Training steps.")]
+Rate = Annotated[float, typer.Option(min=0, help="Largest learning rate.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 
 
@@ -43,7 +44,9 @@ def segmenter(
     work: Lessons = Path("runs/lessons"),
     out: Annotated[Path, typer.Option(help="Checkpoints and weights.")] = Path("runs/segmenter"),
     width: Annotated[int, typer.Option(min=1, help="Channels of the first level; the paper: 64.")] = 8,
+    weights: Annotated[Path | None, typer.Option(help="A weights file to start from; default: random ones.")] = None,
     steps: Steps = 3000,
+    rate: Rate = 2e-3,
     seed: Seed = 0,
 ) -> None:
     """Train the U-Net to find every cell of a field and to keep touching ones apart."""
@@ -54,26 +57,52 @@ def segmenter(
     real, simulated = _lessons(work, "training"), _lessons(work, "simulated")
     keras_or_error()
     usable = [x for x in load(real) if x["ignore"].mean() < 0.9]
-    train(usable, load(simulated), out, width, steps=steps, seed=seed)
+    train(usable, load(simulated), out, width, steps=steps, weights=weights, rate=rate, seed=seed)
 
 
 @fields_app.command()
 def classifier(
     work: Lessons = Path("runs/lessons"),
     out: Annotated[Path, typer.Option(help="Checkpoints and weights.")] = Path("runs/classifier"),
-    weights: Annotated[str, typer.Option(help="imagenet, none, or a weights file to start from.")] = "imagenet",
-    steps: Steps = 3200,
+    weights: Annotated[str, typer.Option(help="lite0, imagenet, none, or a weights file to start from.")] = "lite0",
+    opinion: Annotated[
+        Path | None, typer.Option(help="Folder of a classifier trained before: its second opinion on every cell.")
+    ] = None,
+    steps: Steps = 4000,
+    rate: Rate = 1.5e-3,
     seed: Seed = 0,
 ) -> None:
-    """Train EfficientNetB0 on the cells of the lessons, at both sides of its crops."""
-    from rbcedge.training.classifier import train
-    from rbcedge.training.crops import cut
-    from rbcedge.training.lessons import load
+    """Train EfficientNetB0 on the cells of the lessons; with --opinion also on those that nobody marked."""
+    from rbcedge.training.classifier import Draw, train
+    from rbcedge.training.crops import cut, plain
+    from rbcedge.training.lessons import CODES, load
     from rbcedge.training.needs import keras_or_error
 
     real, simulated = _lessons(work, "training"), _lessons(work, "simulated")
     keras_or_error()
-    train(cut(load(real)), cut(load(simulated)), out, steps=steps, weights=weights, seed=seed)
+    lessons, drawn = load(real), plain(cut(load(simulated)), len(CODES))
+    if opinion is None:
+        draw = Draw(plain(cut(lessons), len(CODES)), drawn)
+    else:
+        from rbcedge.training.second_opinion import second_opinion
+
+        marked, unmarked = second_opinion(opinion, cut(lessons), cut(lessons, labelled=False), typer.echo)
+        draw = Draw(marked, drawn, unmarked)
+    train(draw, out, steps=steps, weights=weights, rate=rate, seed=seed)
+
+
+@fields_app.command()
+def mean(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of one and the same network.")],
+    out: Annotated[Path, typer.Option(help="New folder for the mean of their weights.")],
+) -> None:
+    """Average the weights of trainings that went on from each other: steadier than either."""
+    from rbcedge.training.weights import mean as average
+
+    for folder in folders:
+        _trained(folder, "classifier")
+    average(folders, out)
+    typer.echo(f"written to {out.resolve()}")
 
 
 @fields_app.command()
@@ -92,8 +121,7 @@ def bundle(
     described = _described(about)
     _lessons(work, "training")
     for folder, command in ((segmenter, "segmenter"), (classifier, "classifier")):
-        if not (folder / "weights.npz").is_file():
-            raise RbcedgeError(f"{folder}: no trained weights. Run 'rbcedge train fields {command}' first.")
+        _trained(folder, command)
     keras_or_error(("tensorflow",))
     export(segmenter, classifier, work / "training", out, onnx=onnx, **described)
 
@@ -103,6 +131,11 @@ def _lessons(work: Path, part: str) -> list[Path]:
     if not paths:
         raise RbcedgeError(f"{work / part}: no lessons. Run 'rbcedge train fields prepare' first.")
     return paths
+
+
+def _trained(folder: Path, command: str) -> None:
+    if not (folder / "weights.npz").is_file():
+        raise RbcedgeError(f"{folder}: no trained weights. Run 'rbcedge train fields {command}' first.")
 
 
 def _described(about: Path | None) -> dict[str, Any]:
