@@ -8,8 +8,9 @@ instance 1..N: an index into the codes, -1 where unknown.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,7 +86,8 @@ def prepare_real(fields: Sequence[LabelledField], folder: Path, progress: Callab
         doubt = trust(lesson, field.points)
         if doubt:
             progress(f"{field.picture.name}: not for the segmenter: {doubt}")
-        _save(out, seen(picture), lesson.labels, lesson.ignore | bool(doubt), classes_of(lesson.labels, field))
+        pixels, ignore = seen(picture), lesson.ignore | bool(doubt)
+        write(out, _lesson(pixels, lesson.labels, ignore, classes_of(lesson.labels, field)))
 
 
 def prepare_simulated(count: int, folder: Path, seed: int = 0, size: tuple[int, int] = (640, 480)) -> None:
@@ -101,22 +103,23 @@ def prepare_simulated(count: int, folder: Path, seed: int = 0, size: tuple[int, 
         dense = dense.reshape(view.labels.shape).astype(np.int32) + (0 if ids[0] == 0 else 1)
         order = {int(v): int(c) for v, c in zip(view.objects.ids, view.objects.codes, strict=True)}
         classes = np.array([table[order[int(v)]] for v in ids if v], np.int8)
-        _save(out, seen(view.pixels), dense, np.zeros(dense.shape, bool), classes)
+        write(out, _lesson(seen(view.pixels), dense, np.zeros(dense.shape, bool), classes))
 
 
-def _save(
-    path: Path,
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int32],
-    ignore: NDArray[np.bool_],
-    classes: NDArray[np.int8],
-) -> None:
+def _lesson(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int32], ignore: NDArray[np.bool_], classes: NDArray[np.int8]
+) -> dict[str, NDArray[Any]]:
+    return {"pixels": pixels, "labels": labels.astype(np.int16), "ignore": ignore, "classes": classes}
+
+
+def write(path: Path, lesson: Mapping[str, NDArray[Any]]) -> None:
+    """Write a lesson in one step."""
     temporary = path.with_name(f".{path.stem}.part.npz")
-    np.savez(temporary, pixels=pixels, labels=labels.astype(np.int16), ignore=ignore, classes=classes)
+    np.savez(temporary, **lesson)
     temporary.replace(path)
 
 
-def load(paths: Iterable[Path]) -> list[dict[str, NDArray[np.generic]]]:
+def load(paths: Iterable[Path]) -> list[dict[str, NDArray[Any]]]:
     """Read lessons into memory."""
     out = []
     for path in paths:

@@ -48,7 +48,14 @@ def reshape(rng: np.random.Generator, cell: Cut, name: str, code: int) -> Cut:
     pixels = cv2.remap(cell.pixels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     own = cv2.remap(cell.own, map_x, map_y, cv2.INTER_NEAREST)
     others = cv2.remap(cell.others, map_x, map_y, cv2.INTER_NEAREST)
-    return Cut(pixels, own, others, code, cell.field)
+    return Cut(pixels, _smooth(own, rng.uniform(0.3, 2.2)), others, code, cell.field)
+
+
+def _smooth(own: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    """Blunt an outline by `sigma` px, as a network that works at half resolution does."""
+    soft = cv2.GaussianBlur(own.astype(np.float32), (0, 0), sigma)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((soft > 0.5).astype(np.uint8), connectivity=8)
+    return np.asarray(parts == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
 
 
 def _burr(rng: np.random.Generator) -> tuple[Outline, float]:

@@ -11,7 +11,7 @@ from rbcedge.errors import RbcedgeError
 fields_app = typer.Typer(
     name="fields",
     no_args_is_help=True,
-    help="Train on whole fields, as the shipped networks were: prepare, segmenter, classifier, mean, bundle. "
+    help="Train on whole fields, as the shipped networks were: prepare, segmenter, find, classifier, mean, bundle. "
     "Score the result with 'rbcedge evaluate fields'.",
 )
 
@@ -37,6 +37,31 @@ def prepare(
     prepare_real(training, work / "training", typer.echo)
     prepare_real(held_out, work / "held-out", typer.echo)
     prepare_simulated(simulated, work / "simulated", seed)
+
+
+@fields_app.command()
+def find(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle with the trained segmenter.")],
+    work: Lessons = Path("runs/lessons"),
+    out: Annotated[Path, typer.Option(help="Folder for the new lessons.")] = Path("runs/found"),
+) -> None:
+    """Make the lessons anew with the outlines that a trained segmenter finds: those the classifier will be given."""
+    from rbcedge.training.found import found
+    from rbcedge.training.lessons import load, write
+    from rich.progress import track
+
+    from rbcedge.bundle import load as load_bundle
+    from rbcedge.engines.loading import load_engines
+    from rbcedge.pipeline.host import HostPipeline
+
+    networks = load_bundle(folder)
+    pipeline = HostPipeline(networks, *load_engines(networks, "litert", "auto", None), 1.0)
+    parts = [(part, path) for part in ("training", "held-out", "simulated") for path in _lessons(work, part)]
+    for part, path in track(parts, "lessons", transient=True):
+        (out / part).mkdir(parents=True, exist_ok=True)
+        write(out / part / path.name, found(load([path])[0], pipeline))
+    pipeline.close()
+    typer.echo(f"written to {out.resolve()}: {len(parts)} lessons")
 
 
 @fields_app.command()
