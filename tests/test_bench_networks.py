@@ -180,6 +180,22 @@ def test_the_soaks_stage_goes_round_and_rests() -> None:
     assert all(f.size == soak.SIZE for f in frames[:: whole // 7])
 
 
+def test_the_moving_window_keeps_its_speed_and_stays_on_the_field() -> None:
+    moving = script("moving_field")
+    right, below = moving.FIELD[0] - moving.SIZE[0], moving.FIELD[1] - moving.SIZE[1]
+    window = moving.Window(np.zeros((moving.FIELD[1], moving.FIELD[0], 3), np.uint8), 2.0)
+    places = np.array([window.place(2.0 * k) for k in range((2 * right + below) // 2 + 1)])
+    assert places.min() == 0
+    assert (places.max(0) == (right, below)).all()
+    assert (np.abs(np.diff(places, axis=0)).sum(1) == 2).all()
+    frames = list(window.frames())
+    assert len(frames) == len(places)
+    assert {f.size for f in frames} == {moving.SIZE}
+    # Without speed it never ends: the run loop says when it has seen enough.
+    still = moving.Window(np.zeros((moving.FIELD[1], moving.FIELD[0], 3), np.uint8), 0.0).frames()
+    assert [next(still).index for _ in range(4)] == [0, 1, 2, 3]
+
+
 def made_run(engine: str, milliseconds: float) -> Run:
     stages = {"segment": (milliseconds,) * 9, "classify": (milliseconds,) * 9}
     loop = Loop((2 * milliseconds,) * 9, stages, (75,) * 9)
