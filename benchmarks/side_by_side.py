@@ -1,11 +1,14 @@
 """rbcedge beside what a user would pick instead: one run, the same pictures, ratios.
 
-    python benchmarks/side_by_side.py [PICTURES...] [--rounds 3] [--only NAME,...] [--out benchmarks/results]
+    pip install 'rbcedge[train]' -r benchmarks/requirements.txt
+    python benchmarks/side_by_side.py [PICTURES...] [--rounds 3] [--only 'NAME;NAME'] [--out benchmarks/results]
+    python benchmarks/side_by_side.py --rounds 1 --fields 2 --only 'watershed;onnxruntime'      # seconds
 
-Pictures of 640x480 (fields of Chula-RBC-12, say); without any, simulated fields of 75 cells. Every row is one way to
-treat a picture, installed from its own package; one whose package, GPU or bundle is missing is skipped by name. Rows
-take turns picture by picture, so that other work on the machine disturbs all alike, and each row's figure is its
-median over all pictures and rounds, divided by rbcedge's in the same run. Beside the time on the clock stands the CPU
+Pictures of 640x480 (fields of Chula-RBC-12, say); without any, 12 simulated fields of 75 cells. Every row is one way
+to treat a picture, installed from its own package; one whose package, GPU or bundle is missing is skipped by name.
+Rows take turns picture by picture, so that other work on the machine disturbs all alike, and each row's figure is its
+median over all pictures and rounds, divided by rbcedge's in the same run. The slow ones are shown fewer pictures (the
+column n says how many samples each has), so that the whole takes minutes. Beside the time on the clock stands the CPU
 time of the process: on a machine that others use too, and with --threads 1, that is the fairer one. Networks that
 rbcedge does not ship have random weights: their speed is measured, not what they find.
 
@@ -15,7 +18,7 @@ rbcedge does not ship have random weights: their speed is measured, not what the
 | paper, width 8 | the same with the shipped width and transposed up-sampling |
 | ..., one by one | the same with a `predict` for each cell |
 | onnxruntime | the shipped width and EfficientNetB0 in float32, whole picture and all crops at once |
-| openvino int8 | the shipped .tflite files |
+| openvino int8 | the shipped .tflite files, all cells on 80 px |
 | yolo11n-seg | ultralytics, from its yaml: its network alone; finds, outlines and names |
 | cellpose | its network alone, without its flow dynamics; finds only |
 | watershed | OpenCV: Otsu, distance transform, watershed; finds only |
@@ -160,14 +163,16 @@ def openvino(bundle: bundles.Bundle, threads: int) -> Way:
         if artefact is None:
             raise Missing(f"the bundle has no INT8 .tflite {role}")
         model = core.read_model(str(bundle.path(artefact)))
-        if shape is not None and tuple(model.inputs[0].shape) != shape:
+        if shape is None:  # the file is laid out at a side of its own
+            shape = (int(model.inputs[0].shape[0]), _SIDE, _SIDE, 3)
+        if tuple(model.inputs[0].shape) != shape:
             model.reshape(shape)
         compiled.append(core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads}))
-    batch, side = int(compiled[1].inputs[0].shape[0]), int(compiled[1].inputs[0].shape[1])
+    batch = int(compiled[1].inputs[0].shape[0])
 
     def run(picture: NDArray[np.uint8], field: Field) -> object:
         mask = compiled[0](working(bundle, picture)[None])
-        cells = squares(picture, field, side)
+        cells = squares(picture, field)
         missing = -len(cells) % batch
         cells = np.concatenate([cells, np.zeros((missing, *cells.shape[1:]), np.uint8)])
         return mask, [compiled[1](cells[k : k + batch]) for k in range(0, len(cells), batch)]
@@ -327,10 +332,10 @@ def need_gpu() -> None:
         raise Missing(f"the NVIDIA driver reports error {code}")
 
 
-def squares(picture: NDArray[np.uint8], field: Field, side: int = _SIDE) -> NDArray[np.uint8]:
+def squares(picture: NDArray[np.uint8], field: Field) -> NDArray[np.uint8]:
     """Cells cut out, RGB."""
     rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    return crops(rgb, field.labels, field.cells, np.arange(len(field.cells)), 1.0, side)
+    return crops(rgb, field.labels, field.cells, np.arange(len(field.cells)), 1.0, _SIDE)
 
 
 def working(bundle: bundles.Bundle, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -342,15 +347,17 @@ def working(bundle: bundles.Bundle, picture: NDArray[np.uint8]) -> NDArray[np.ui
     return cv2.cvtColor(cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_REPLICATE), cv2.COLOR_BGR2RGB)
 
 
-def fields(paths: list[Path], bundle: bundles.Bundle, threads: int) -> list[tuple[NDArray[np.uint8], Field]]:
-    """Pictures with their cells, so that every row treats the same ones."""
+def fields(
+    paths: list[Path], count: int, bundle: bundles.Bundle, threads: int
+) -> list[tuple[NDArray[np.uint8], Field]]:
+    """Pictures with their cells, so that every row treats the same ones; `count` simulated ones without `paths`."""
     if paths:
         read = [cv2.imread(str(p)) for p in paths]
         shown = [p for p in read if p is not None and p.shape == (480, 640, 3)]
         if not shown:
             raise SystemExit("side_by_side: none of these is a picture of 640x480.")
     else:
-        shown = [frame.pixels for frame in exact_fields(640, 480, 75, 4).frames()]
+        shown = [frame.pixels for frame in exact_fields(640, 480, 75, count).frames()]
     pipeline = HostPipeline(bundle, *load_engines(bundle, threads=threads), scale=1.0)
     found = [(p, pipeline.find(Frame(0, 0.0, p, "picture"))) for p in shown]
     pipeline.close()
@@ -406,27 +413,28 @@ def markdown(result: dict) -> str:
         f"{result['load'][1]:.1f}. Where "
         "that is not near 0, only the ratios mean something, those of CPU time first.",
         "",
-        "| way | does | n | clock ms | CPU ms | CPU, times rbcedge | 95 % limits | clock, times rbcedge | versions |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| way | does | n | clock ms | CPU ms | CPU, times rbcedge | 95 % limits | clock, times rbcedge | 95 % limits "
+        "| versions |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        limits = f"{row['low']:.2f}-{row['high']:.2f}"
+        cpu, clock = ("{:.2f} | {:.2f}-{:.2f}".format(*row[f"{kind}_ratio"]) for kind in ("cpu", "clock"))
         lines.append(
             f"| {row['name']} | {row['does']} | {row['n']} | {row['clock_ms']:.1f} | {row['cpu_ms']:.1f} "
-            f"| {row['cpu_ratio']:.2f} | {limits} | {row['clock_ratio']:.2f} | {row['versions']} |"
+            f"| {cpu} | {clock} | {row['versions']} |"
         )
     if result["skipped"]:
         lines += ["", "Skipped:", ""] + [f"- {name}: {why}" for name, why in result["skipped"].items()]
     return "\n".join(lines) + "\n"
 
 
-def limits(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % limits of the ratio of medians of two series, by resampling pictures."""
+def ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Ratio of the medians of two series, and its 95 % limits by resampling pictures."""
     rng = np.random.default_rng(0)
     tops = np.median(a[rng.integers(0, len(a), (2000, len(a)))], axis=1)
     bottoms = np.median(b[rng.integers(0, len(b), (2000, len(b)))], axis=1)
     low, high = np.percentile(tops / bottoms, (2.5, 97.5))
-    return float(low), float(high)
+    return float(np.median(a) / np.median(b)), float(low), float(high)
 
 
 def main() -> None:
@@ -434,18 +442,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, nargs="*")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fields", type=int, default=12, help="simulated fields, where no pictures are given")
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--only", help="names of rows, joined by ';'")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    if args.rounds < 1 or args.threads < 1:
-        parser.error("--rounds and --threads are 1 or more")
+    if min(args.rounds, args.fields, args.threads) < 1:
+        parser.error("--rounds, --fields and --threads are 1 or more")
     only = None if args.only is None else {name.strip() for name in args.only.split(";")} | {OURS}
     unknown = sorted((only or set()) - {row.name for row in ROWS})
     if unknown:
         parser.error(f"no row {unknown[0]!r}; there are {'; '.join(row.name for row in ROWS)}")
     bundle = bundles.load(bundles.default_folder())
-    pictures = fields(args.pictures, bundle, args.threads)
+    pictures = fields(args.pictures, args.fields, bundle, args.threads)
     before = os.getloadavg()[0] / cores()
     ways: dict[str, tuple[Row, Way]] = {}
     skipped: dict[str, str] = {}
@@ -466,7 +475,6 @@ def main() -> None:
     rows = []
     for name, values in times.items():
         clock, cpu = (np.array(v) for v in zip(*values, strict=True))
-        low, high = limits(cpu, ours_cpu)
         row = ways[name][0]
         rows.append(
             {
@@ -475,10 +483,8 @@ def main() -> None:
                 "n": len(values),
                 "clock_ms": float(np.median(clock)),
                 "cpu_ms": float(np.median(cpu)),
-                "clock_ratio": float(np.median(clock) / np.median(ours_clock)),
-                "cpu_ratio": float(np.median(cpu) / np.median(ours_cpu)),
-                "low": low,
-                "high": high,
+                "clock_ratio": ratio(clock, ours_clock),
+                "cpu_ratio": ratio(cpu, ours_cpu),
                 "versions": version(row.packages),
                 "samples_ms": values,
             }
@@ -487,8 +493,9 @@ def main() -> None:
     result = {
         "date": date.today().isoformat(),
         "command": "python benchmarks/side_by_side.py"
-        + (" PICTURES" if args.pictures else "")
-        + f" --rounds {args.rounds}",
+        + (" PICTURES" if args.pictures else f" --fields {args.fields}")
+        + f" --rounds {args.rounds} --threads {args.threads}"
+        + (f" --only '{args.only}'" if args.only else ""),
         "machine": f"{machine().lines[0]}, Python {platform.python_version()}",
         "bundle": bundle.sha256[:12],
         "threads": args.threads,

@@ -126,7 +126,7 @@ def test_one_operator_alone_gives_what_it_gives_in_the_network(bundle: bundles.B
 
 def test_the_projection_is_the_roofline() -> None:
     budget = script("jetson_budget")
-    board = budget.Board("made up", 2, 1.0, {"fp16": 1000, "int8": 2000}, 10.0, "nobody")
+    board = budget.Board("made up", "9", 2, 1.0, {"fp16": 1000, "int8": 2000}, 10.0, "nobody")
     assert board.peak("int8") == 4e12
     heavy, wide = budget.Piece(2e9, 10), budget.Piece(10, 1e7)
     assert budget.floor_s(board, heavy, "fp16") == pytest.approx(1e-3)
@@ -147,6 +147,11 @@ def test_the_projection_says_so_and_orders_the_boards() -> None:
     work = budget.stages(bundles.load(bundles.default_folder(), check_files=False), (640, 480), 75, "fp16")
     times = [sum(budget.budget_s(b, p, "fp16") for ps in work.values() for p in ps) for b in budget.BOARDS]
     assert times[0] > times[1] > times[3] > times[4]
+    # The vendor's own figures, where they are for the GPU alone: 20 dense TOPS; 67 and 170 sparse, twice the dense.
+    dense = [b.peak("int8") / 1e12 for b in budget.BOARDS]
+    assert [dense[0], 2 * dense[1], 2 * dense[3]] == pytest.approx([20, 67, 170], rel=0.03)
+    assert budget.BOARDS[4].peak("fp16") / 1e12 == pytest.approx(258.5, rel=0.01)
+    assert all(b.source in text for b in budget.BOARDS)
     kept = budget.network([Operation("CONV_2D", "a", 5, 1, 1, 1), Operation("ADD", "b", 0, 0, 2, 1)], "int8")
     assert kept == [budget.Piece(10.0, 3)]
 
@@ -173,6 +178,22 @@ def test_the_soaks_stage_goes_round_and_rests() -> None:
     assert places[:whole] == places[whole:]
     assert places[: soak.REST] == [(0, 0)] * soak.REST
     assert all(f.size == soak.SIZE for f in frames[:: whole // 7])
+
+
+def test_the_moving_window_keeps_its_speed_and_stays_on_the_field() -> None:
+    moving = script("moving_field")
+    right, below = moving.FIELD[0] - moving.SIZE[0], moving.FIELD[1] - moving.SIZE[1]
+    window = moving.Window(np.zeros((moving.FIELD[1], moving.FIELD[0], 3), np.uint8), 2.0)
+    places = np.array([window.place(2.0 * k) for k in range((2 * right + below) // 2 + 1)])
+    assert places.min() == 0
+    assert (places.max(0) == (right, below)).all()
+    assert (np.abs(np.diff(places, axis=0)).sum(1) == 2).all()
+    frames = list(window.frames())
+    assert len(frames) == len(places)
+    assert {f.size for f in frames} == {moving.SIZE}
+    # Without speed it never ends: the run loop says when it has seen enough.
+    still = moving.Window(np.zeros((moving.FIELD[1], moving.FIELD[0], 3), np.uint8), 0.0).frames()
+    assert [next(still).index for _ in range(4)] == [0, 1, 2, 3]
 
 
 def made_run(engine: str, milliseconds: float) -> Run:

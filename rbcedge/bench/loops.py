@@ -179,6 +179,7 @@ class Meter:
         self.cells: list[int] = []
         self.size = (0, 0)
         self.scale = 1.0
+        self.counted = 0
         self.states: dict[str, int] = defaultdict(int)
         self.reasons: dict[str, int] = defaultdict(int)
         self.countable: Frame | None = None
@@ -222,6 +223,7 @@ class Meter:
         self._seen += 1
         self._progress(self._seen)
         self.scale = status.scale
+        self.counted = status.differential.counted
         if self._seen <= self._warm_up:
             self._begun, self._drops = now, status.dropped
             return False

@@ -65,7 +65,7 @@ class HostPipeline:
         probability, foreign = self._segment(frame.pixels, scale)
         segmented = perf_counter()
         labels, cells = self._components(frame, probability, scale)
-        mask = np.asarray(cv2.compare(labels, 0, cv2.CMP_GT))
+        mask = (labels > 0).view(np.uint8) * np.uint8(255)
         end = perf_counter()
         timings |= {"segment": (segmented - scaled) * 1e3, "components": (end - segmented) * 1e3}
         return Field(frame, scale, mask, labels, cells, foreign, timings)
