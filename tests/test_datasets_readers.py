@@ -22,6 +22,7 @@ def test_the_three_trees_are_read_as_one_set(tmp_path: Path) -> None:
     assert s.counts() == {"NOR": 4, "TEA": 4, "TWO": 4}
     assert s.slides() == ("1", "14")
     assert s.scanners() == {"1": "1", "14": "3"}
+    assert any("Table 2" in note for note in s.notes)
     assert not s.problems
     c = s.cells[0]
     assert c.id.startswith("01_rounded_rbcs/Slide 1 (1,")
@@ -29,6 +30,14 @@ def test_the_three_trees_are_read_as_one_set(tmp_path: Path) -> None:
     assert c.mask.parts[-3:-1] == ("masks", "01_rounded_rbcs")
     assert c.segmented is not None
     assert c.picture.parent.parent.name == "cropped images"
+
+
+def test_the_sets_own_scanners_decide(tmp_path: Path) -> None:
+    trees.elsafty(tmp_path, slides=(1, 14), each=1)
+    (tmp_path / "scanners.json").write_text('{"14": "new"}')
+    s = elsafty.read(tmp_path)
+    assert s.scanners() == {"14": "new"}
+    assert not any("Table 2" in note for note in s.notes)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -160,6 +160,17 @@ def test_missing_masks_do_not_matter_to_crops_as_they_are(data: Path, tmp_path: 
     assert json.loads((tmp_path / "out" / "run.json").read_text())["diameter_px"] is None
 
 
+def test_a_set_of_segmented_crops_does_not_pass_for_plain_ones(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(data / "cropped images")
+    for more, task in ((("--no-segmentation",), "classifier"), ((), "segmenter")):
+        assert _train(data, tmp_path / "out", *more, task=task) == 1
+        assert "48 of 48 cells have no plain crop, only a segmented picture" in capfd.readouterr().err
+        assert not (tmp_path / "out").exists()
+    assert _train(data, tmp_path / "out") == 0
+
+
 def test_weights_of_another_network_are_refused(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert _train(data, tmp_path / "unet", task="segmenter") == 0
     for file in ("model.keras", "folds/r1f1/weights.npz"):

@@ -110,10 +110,28 @@ def test_a_run_leaves_what_it_promises(cells: CellSet, tmp_path: Path) -> None:
     assert done.table.stat().st_mtime_ns == before
 
 
-def test_it_learns(cells: CellSet, tmp_path: Path) -> None:
-    rows = _rows(_run(cells, tmp_path / "run", replace(SHORT, epochs=25), folds=1).table)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        replace(SHORT, epochs=25),
+        replace(CLASSIFIER["rbcedge"], epochs=40, batch=8, rate=0.02, norm_momentum=0.5, change="flips"),
+    ],
+    ids=["paper", "rbcedge"],
+)
+def test_it_learns(cells: CellSet, tmp_path: Path, recipe: Recipe) -> None:
+    rows = _rows(_run(cells, tmp_path / "run", recipe, folds=1).table)
     right = np.mean([max(trees.CODES, key=lambda c: float(r[f"p_{c}"])) == r["truth"] for r in rows])
     assert right > 0.8
+
+
+@pytest.mark.parametrize(("taken", "least", "most"), [(5, 0.7, 0.95), (20, 0.75, 0.95), (1000, 0.95, 0.98)])
+def test_the_running_average_of_weights_forgets_the_beginning(taken: int, least: float, most: float) -> None:
+    # A weight that goes from 0 to 1 on a straight line; the mean over all of it would be one half.
+    average = 0.0
+    for k in range(taken + 1):
+        share = protocol_fit.kept(k)
+        average = share * average + (1 - share) * k / taken
+    assert least < average < most
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,8 @@ def _read(cells: CellSet, segmented: bool, masks: bool, settings: Settings, watc
         done += 1
         watch.reading(done, len(cells.cells))
 
+    if not segmented:
+        pictures.refuse_segmented(cells.cells)
     cv2.setNumThreads(1)
     return pictures.load(cells.cells, segmented, masks, settings.side, step)
 

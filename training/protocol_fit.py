@@ -292,7 +292,7 @@ def fit(
                 state["sum"] += trainee.learn(pixels, targets, class_weights, rate, (_folded(seed), step))
                 state["batch"] = number + 1
                 if average is not None and (step % _EVERY == 0 or number + 1 == batches.number):
-                    keep = min(0.97, 1 - 1 / (step / _EVERY + 1))
+                    keep = kept(step / _EVERY)
                     now = trainee.model.get_weights()
                     average = [(keep * a + (1 - keep) * w).astype(w.dtype) for a, w in zip(average, now, strict=True)]
                 if number + 1 < batches.number:
@@ -332,6 +332,15 @@ def fit(
             tell(Told(epoch + 1, recipe.epochs, batches.number, batches.number, row["loss"], row))
     trainee.finish(read_weights(folder / "weights.npz"))
     return Fitted(state["epoch"], state["best_epoch"], float(state["best"]), float(state["rows"][-1]["seconds"]))
+
+
+def kept(taken: float) -> float:
+    """Share of the running average that stays when weights are taken in after `taken` others.
+
+    At first it looks back over about the last fifth, so that a short training, too, forgets where it began: a plain
+    mean of all weights since then is no network at all.
+    """
+    return min(0.97, taken / (taken + 4))
 
 
 def prior(training: Part, recipe: Recipe, classes: int) -> NDArray[np.float32] | None:

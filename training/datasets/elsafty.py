@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rbcedge.training.datasets.boxes import detect
 from rbcedge.training.datasets.cellset import SUFFIXES, CellSet, LabelledCell, empty_folders, pictures_below
 from rbcedge.training.datasets.classmap import ClassMap, choose
-from rbcedge.training.datasets.scanners import scanners
+from rbcedge.training.datasets.scanners import SCANNER_OF, scanners
 
 from rbcedge.errors import RbcedgeError
 
@@ -72,6 +72,8 @@ def read(folder: Path, class_map: Path | None = None) -> CellSet:
     rows = _once(rows, problems)
     notes = _boxes(rows, base, trees["masks"], problems)
     where = scanners(folder)
+    if where is SCANNER_OF and any(where.get(slide) for _, slide, _ in rows.values()):
+        notes = (*notes, "scanners: as in Table 2 of the paper; a scanners.json in the folder would decide")
     cells = tuple(
         LabelledCell(
             id=key,

@@ -98,6 +98,21 @@ def load(
     return Crops(tuple(kept), pixels[:n], shapes[:n] if masks else None, tuple(problems))
 
 
+def refuse_segmented(cells: Sequence[LabelledCell]) -> None:
+    """Refuse cells of which there is no plain crop: black around them, they are no test of what is left in.
+
+    Raises
+    ------
+    RbcedgeError
+    """
+    black = [c for c in cells if c.picture == c.segmented]
+    if black:
+        raise RbcedgeError(
+            f"{len(black)} of {len(cells)} cells have no plain crop, only a segmented picture, black around the cell; "
+            f"the first: {black[0].picture}. Such a set trains classifiers with segmentation alone."
+        )
+
+
 def _cell(
     reader: _Reader, cell: LabelledCell, side: int, segmented: bool, masks: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
