@@ -150,6 +150,10 @@ class CpuDevice:
         """Count a picture that was copied."""
         self.transfers = self.transfers.copied(nbytes)
 
+    def note_result(self, nbytes: int) -> None:
+        """Count a result that the CPU read in mapped memory."""
+        self.transfers = self.transfers.returned(nbytes)
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -189,7 +193,7 @@ def build(source: str, folder: Path | None = None) -> Path:
     if program is None:
         raise RbcedgeError(
             "Running the GPU's kernels on the CPU needs a C++ compiler, and none was found. "
-            "Install one (apt install g++) or set CXX; a count on the CPU needs none: --engine litert."
+            "Install one (apt install g++) or set CXX; a count on the CPU needs none: --engine cpu."
         )
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         half = Path(scratch) / "kernels.so"
