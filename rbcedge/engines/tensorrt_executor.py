@@ -76,10 +76,9 @@ class TensorRTExecutor:
     def _serving(self, shape: tuple[int, ...]) -> Plan:
         plan = self._network.serving(shape)
         if plan is None:
-            _, height, width, _ = shape
             raise Unfit(
-                f"No TensorRT engine takes an input of {'x'.join(map(str, shape))}. Build one for {width}x{height} "
-                "working px with 'rbcedge convert tensorrt --size WxH', or use --engine cpu."
+                f"No TensorRT engine was built for an input of {'x'.join(map(str, shape))}. Build one with "
+                "'rbcedge convert tensorrt --size WxH' (WxH of the picture), or use --engine cpu."
             )
         return plan
 
