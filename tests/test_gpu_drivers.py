@@ -239,7 +239,7 @@ class FakePyCuda(types.ModuleType):
             def prepared_async_call(self, grid: tuple, block: tuple, stream: object, *arguments: object) -> None:
                 values = [t(v) for t, v in zip(self._types, arguments, strict=True)]
                 addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-                self._run(grid[0], block[0], 1, addresses)
+                self._run(grid[0], block[0], 1, 1, addresses)
 
         return types.SimpleNamespace(get_function=Function)
 
