@@ -30,19 +30,20 @@ if command -v compute-sanitizer >/dev/null; then
     # Out of bounds, races between threads (no shared memory: initcheck and memcheck see what there is), leaks.
     for tool in memcheck initcheck; do
         step "sanitizer-$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all \
-            "$python" -m pytest -m gpu -q -p no:cacheprovider -k "kernels and (known or discs or light)" tests/test_gpu_kernels.py
+            "$python" -m pytest -m gpu -q -p no:cacheprovider -k "known or large or normalised or backgrounds" tests/test_gpu_kernels.py
     done
 else
     echo "== sanitizer: compute-sanitizer is not on PATH, left out"
     failed+=(sanitizer)
 fi
 # The loop: latency at three sizes, then the same through host copies and on the CPU.
-for precision in fp16 int8; do
-    step "bench-$precision" "$python" -m rbcedge bench --engine tensorrt --precision "$precision" \
-        --sizes 640x480,1920x1080,3840x2160 --json "$folder/bench-$precision.json"
-done
+# INT8 needs a bundle with such ONNX networks ('rbcedge calibrate'): BUNDLE=DIR PRECISION=int8.
+precision=${PRECISION:-fp16}
+bundle=${BUNDLE:-rbcedge/bundles/default}
+step "bench-$precision" "$python" -m rbcedge bench --engine tensorrt --precision "$precision" --bundle "$bundle" \
+    --sizes 640x480,1920x1080,3840x2160 --json "$folder/bench-$precision.json"
 step cells "$python" benchmarks/paper_cells.py --engine tensorrt --precision fp16
-step side-by-side "$python" benchmarks/side_by_side.py --only "rbcedge,gpu, host copies,gpu, zero copy" --out "$folder"
+step side-by-side "$python" benchmarks/side_by_side.py --only "gpu, host copies;gpu, zero copy" --out "$folder"
 step run "$python" -m rbcedge run "sim:?frames=300" --engine tensorrt --no-live --out "$folder/run-$(date +%s)"
 
 if ((${#failed[@]})); then
