@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from rbcedge.errors import DeviceError, RbcedgeError
-from rbcedge.pipeline.gpu import cpu, nvrtc, pycuda_driver, source
-from rbcedge.pipeline.gpu.base import Missing
+from rbcedge.pipeline.gpu import cpu, cuda_python, nvrtc, pycuda_driver, source
+from rbcedge.pipeline.gpu.base import Missing, OutOfMemory
 from rbcedge.pipeline.gpu.cuda_python import CudaPythonDevice
 from rbcedge.pipeline.gpu.drivers import open_device
 from rbcedge.pipeline.gpu.memory import load_kernels
@@ -297,6 +297,64 @@ def test_a_gpu_that_fails_while_it_is_used_is_told_from_other_errors(monkeypatch
     with pytest.raises(DeviceError):
         device.stream().synchronize()
     device.close()
+
+
+class Library:
+    """The package's driver module: what `refuses` names fails with its code, or raises as for a missing function."""
+
+    CUstreamCaptureMode = types.SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+
+    def __init__(self, refuses: dict[str, int | Exception]) -> None:
+        self.refuses, self.calls = refuses, []
+
+    def __getattr__(self, name: str):
+        def call(*arguments: object):
+            self.calls.append(name)
+            answer = self.refuses.get(name, 0)
+            if isinstance(answer, Exception):
+                raise answer
+            return (answer, 7)
+
+        return call
+
+
+def _driver(refuses: dict[str, int | Exception]) -> cuda_python._Driver:
+    driver = object.__new__(cuda_python._Driver)
+    driver.library = Library(refuses)
+    return driver
+
+
+def test_a_driver_too_old_for_the_package_is_said_in_words() -> None:
+    missing = RuntimeError('Function "cuGraphInstantiate" not found')
+    with pytest.raises(DeviceError, match=r"too old for the installed cuda-bindings \(cuGraphInstantiate\)\. Update"):
+        _driver({"cuGraphInstantiate": missing})("GraphInstantiate", 1, 0)
+    with pytest.raises(RbcedgeError, match=r"does not take the kernels: .* Update the driver, or install an NVRTC"):
+        cuda_python.CudaModule(_driver({"cuModuleLoadData": 222}), b"code", "")
+    with pytest.raises(OutOfMemory, match="no memory left"):
+        _driver({"cuModuleLoadData": 2})("ModuleLoadData", b"")
+
+
+@pytest.mark.parametrize("refused", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "work"])
+def test_work_that_cannot_be_captured_is_done_call_by_call(refused: str) -> None:
+    driver = _driver({refused: 900})
+    done: list[int] = []
+
+    def work() -> None:
+        if (
+            refused == "work"
+            and "cuStreamBeginCapture" in driver.library.calls
+            and "cuStreamEndCapture" not in (driver.library.calls)
+        ):
+            raise DeviceError("this network cannot be captured")
+        done.append(1)
+
+    graph = cuda_python._Graph(driver, 1, work)
+    for _ in range(4):
+        graph()
+    # The first time, twice after the failed capture, and where it got so far once within it.
+    assert len(done) - (refused in ("cuStreamEndCapture", "cuGraphInstantiate")) == 4
+    assert "cuGraphLaunch" not in driver.library.calls
+    graph.close()
 
 
 def test_pycuda_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
