@@ -22,6 +22,9 @@ OWN_THREAD blockIdx = {0, 0, 0};
 OWN_THREAD blockDim = {1, 1, 1};
 OWN_THREAD gridDim = {1, 1, 1};
 
+#define LOAD(at) __atomic_load_n(at, __ATOMIC_RELAXED)
+#define STORE(at, v) __atomic_store_n(at, v, __ATOMIC_RELAXED)
+
 template <class T> static inline T atomicAdd(T *at, T v) { return __atomic_fetch_add(at, v, __ATOMIC_RELAXED); }
 template <class T> static inline T atomicOr(T *at, T v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }
 

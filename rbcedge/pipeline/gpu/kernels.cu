@@ -273,12 +273,17 @@ KERNEL count_foreign(int threads, const float *probability, int stride, float th
 // swap; so whatever the order of the threads, a component's root is its first pixel in raster order. Cells are
 // joined over 8 neighbours, background over 4: so one pass finds both the cells and their holes.
 
+// What threads of one launch read while others write it: whole words, in no order. cuda_on_cpu.h says it in its own way.
+#ifndef LOAD
+#define LOAD(at) (*(volatile int *)(at))
+#define STORE(at, v) (*(volatile int *)(at) = (v))
+#endif
+
 static __device__ int root_of(int *parent, int i) {
-    volatile int *p = parent;
-    int up = p[i];
+    int up = LOAD(parent + i);
     while (up != i) {
-        int above = p[up];
-        if (above != up) p[i] = above; // halves the path; i is no root and never becomes one
+        int above = LOAD(parent + up);
+        if (above != up) STORE(parent + i, above); // halves the path; i is no root and never becomes one
         i = up;
         up = above;
     }
@@ -353,7 +358,7 @@ KERNEL mark_open(int threads, const u8 *cell, int *parent, int width, int height
         y = k / 2;
     }
     int at = y * width + x;
-    if (!cell[at]) area[root_of(parent, at)] = 1;
+    if (!cell[at]) STORE(area + root_of(parent, at), 1);
 }
 
 // One thread: one pixel. Holes become cell, marked 2.
@@ -386,7 +391,7 @@ KERNEL count_areas(int threads, const u8 *cell, int *parent, int width, int *are
         int root = -1;
         if (cell[at]) {
             root = root_of(parent, at);
-            parent[at] = root;
+            STORE(parent + at, root);
         }
         if (root != last && run) {
             atomicAdd(area + last, run);
