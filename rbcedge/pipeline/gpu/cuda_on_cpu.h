@@ -76,7 +76,7 @@ static void run_threads(unsigned first, unsigned step, unsigned blocks, unsigned
 template <class Kernel>
 static void run_grid(unsigned blocks, unsigned size, unsigned workers, int order, Kernel kernel) {
     std::vector<std::thread> others;
-    for (unsigned w = 1; w < workers && w < blocks; ++w)
+    for (unsigned w = 1; w < workers; ++w)
         others.emplace_back([=] { run_threads(w, workers, blocks, size, order, kernel); });
     run_threads(0, workers < 1 ? 1 : workers, blocks, size, order, kernel);
     for (auto &t : others) t.join();
