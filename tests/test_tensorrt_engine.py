@@ -512,6 +512,7 @@ def test_run_on_the_device_and_on_the_cpu_give_the_same(
         assert code == 0, err
         summary = json.loads((out / "summary.json").read_text())
         assert summary["engine"]["name"] == ("onnx" if engine == "onnx" else "tensorrt")
+        assert summary["cells"]["detected"] > 0
         tables[engine] = summary["fields"], summary["cells"], summary["differential"]
     assert tables["auto"] == tables["tensorrt"] == tables["onnx"]
 
