@@ -264,10 +264,10 @@ def gpu_zero_copy(bundle: bundles.Bundle, threads: int) -> Way:
     from rbcedge.engines.tensorrt_executor import open_executor
     from rbcedge.engines.tensorrt_progress import Ticker
     from rbcedge.pipeline.device import DevicePipeline
-    from rbcedge.pipeline.gpu.cuda_python import CudaPythonDevice
+    from rbcedge.pipeline.gpu.drivers import open_device
 
     try:
-        device = CudaPythonDevice()
+        device = open_device()
         networks = [open_executor(bundle, a, Ticker()) for a in artefacts(bundle, "onnx", ("fp16", "fp32"))]
         pipeline = DevicePipeline(bundle, device, *networks, scale=1.0)
     except RbcedgeError as e:

@@ -50,6 +50,7 @@ def examine(bundle_folder: Path, out: Path) -> Iterator[Finding]:
         ("cameras", _cameras),
         ("gpu", _gpu),
         ("engines", _engines),
+        ("pipeline", lambda: _pipeline(bundle_folder)),
         ("bundle", lambda: _bundle(bundle_folder)),
         ("output", lambda: _output(out)),
         ("self test", lambda: _self_test(bundle_folder)),
@@ -142,6 +143,21 @@ def _driver_problem() -> str | None:
     return None if code == 0 else f"the NVIDIA driver reports error {code}"
 
 
+def _pipeline(folder: Path) -> Iterator[Finding]:
+    """Say which pipeline `rbcedge run` takes; on a computer without a GPU there is no question."""
+    from rbcedge.bundle import load
+    from rbcedge.pipeline.choosing import device_problem, has_gpu
+
+    if not has_gpu():
+        yield Finding("ok", "pipeline", "CPU")
+        return
+    problem = device_problem(load(folder))
+    if problem is None:
+        yield Finding("ok", "pipeline", "GPU: pictures are not copied; the CPU goes on should it fail")
+    else:
+        yield Finding("note", "pipeline", f"CPU; the GPU is left out: {problem}")
+
+
 def _engines() -> Iterator[Finding]:
     from rbcedge.engines.loading import RUNTIMES
 
@@ -178,14 +194,13 @@ def _self_test(bundle_folder: Path) -> Iterator[Finding]:
     import numpy as np
 
     from rbcedge.bundle import load
-    from rbcedge.engines.loading import load_engines
     from rbcedge.frame import Frame
-    from rbcedge.pipeline.host import HostPipeline
+    from rbcedge.pipeline.choosing import choose
     from rbcedge.sources import open_source
 
     bundle = load(bundle_folder)
-    segmenter, classifier = load_engines(bundle)
-    pipeline = HostPipeline(bundle, segmenter, classifier)
+    chosen = choose(bundle)
+    pipeline = chosen.pipeline
     source = open_source("sim:?seed=1&pan=rest&frames=1")
     try:
         frame = next(item for item in source.frames() if isinstance(item, Frame))
@@ -204,7 +219,7 @@ def _self_test(bundle_folder: Path) -> Iterator[Finding]:
         "ok" if cells >= 30 else "broken",
         "self test",
         f"{cells} cells in a simulated picture of {width}x{height}, {took:.0f} ms "
-        f"({segmenter.name} {segmenter.precision})",
+        f"({chosen.networks[0].name} {chosen.precision})",
     )
     if cells and float(np.ptp(field.cells.probabilities, axis=0).max()) < _SAME:
         yield Finding(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rbcedge.cells import Cells
 from rbcedge.frame import Frame
+from rbcedge.light import Light
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class Field:
         Share of the picture covered by stained things that are not red cells (leucocytes, clumps, dirt), 0 to 1.
     timings_ms : mapping of str to float
         Wall time by stage.
+    light : Light or None
+        Edges and light, where the pipeline has measured them with the rest.
+    grids : (N, 64) bool or None
+        Which of 8 x 8 points, spread evenly over each cell's box, lie in the cell; where the pipeline has looked.
     """
 
     frame: Frame
@@ -41,3 +46,5 @@ class Field:
     cells: Cells
     foreign: float = 0.0
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    light: Light | None = None
+    grids: NDArray[np.bool_] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,16 @@ class Frame:
     source : str
         Name of where the picture came from, unique within a run for still pictures
         (a path relative to the opened folder), otherwise the source's name.
+    borrowed : bool
+        The pixels lie in memory that the source uses again when the next frame is asked for: whoever keeps the
+        frame longer takes `kept`.
     """
 
     index: int
     time_s: float
     pixels: NDArray[np.uint8]
     source: str
+    borrowed: bool = False
 
     def __post_init__(self) -> None:
         p = self.pixels
@@ -40,6 +44,10 @@ class Frame:
     def size(self) -> tuple[int, int]:
         """Width and height in px."""
         return self.pixels.shape[1], self.pixels.shape[0]
+
+    def kept(self) -> Frame:
+        """Return this frame, with pixels of its own."""
+        return replace(self, pixels=self.pixels.copy(), borrowed=False) if self.borrowed else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,12 @@ from rbcedge.counting.differential import Tally, differential
 from rbcedge.counting.flags import flags
 from rbcedge.counting.grading import Scheme
 from rbcedge.counting.ledger import Ledger
+from rbcedge.counting.motion import Motion
 from rbcedge.counting.quality import MOVING, Gate, Verdict
-from rbcedge.errors import RbcedgeError
+from rbcedge.errors import DeviceError, RbcedgeError
 from rbcedge.field import Field
 from rbcedge.frame import Frame, Gap
-from rbcedge.pipeline.base import Pipeline
+from rbcedge.pipeline.base import FindAgain, Pipeline
 from rbcedge.sinks.base import Sink, Start, State, Status, Update
 from rbcedge.sinks.together import Sinks
 from rbcedge.sources.base import Source
@@ -82,7 +83,7 @@ def run(
     Raises
     ------
     RbcedgeError
-        The source or the store failed. What was recorded before is kept, and the record says what failed
+        The source, the store or a device failed. What was recorded before is kept, and the record says what failed
         where that can still be written.
     """
     count = _Count(source, pipeline, gate, ledger, scheme, store, Sinks(sinks, store.warn), start)
@@ -201,6 +202,9 @@ class _Count:
         if self._ledger is None:
             try:
                 found = self._still(item, timings)
+            except DeviceError:
+                # The next picture would fare no better.
+                raise
             except RbcedgeError as error:
                 # One picture that cannot be processed is no reason to leave the others out.
                 self._skip(Gap(item.source, str(error)))
@@ -232,12 +236,14 @@ class _Count:
 
     def _still(self, frame: Frame, timings: dict[str, float]) -> _News:
         field = self._pipeline.find(frame)
-        rows = np.arange(len(field.cells))
-        if len(rows):
-            field = self._pipeline.classify(field, rows)
+        try:
+            field = self._pipeline.classify(field, np.arange(len(field.cells)))
+        except FindAgain:
+            field = self._pipeline.find(frame)
+            field = self._pipeline.classify(field, np.arange(len(field.cells)))
         with timed(timings, "gate"):
             verdict = self._gate.judge(field, None, self._labels)
-        counted = ~field.cells.on_border if verdict.countable else np.zeros(len(rows), np.bool_)
+        counted = ~field.cells.on_border if verdict.countable else np.zeros(len(field.cells), np.bool_)
         return _News(Update(0, field, verdict, counted))
 
     def _moving(self, frame: Frame, ledger: Ledger, timings: dict[str, float]) -> _News | _Idle:
@@ -253,6 +259,16 @@ class _Count:
         reach = _CREEP_PX if motion.pixels * scale > _REST_PX else _SETTLED_PX
         if self._settled and np.hypot(*self._drift) * scale < reach:
             return _Idle(frame, "repeated", "", scale)
+        try:
+            return self._search(frame, ledger, motion, scale, timings)
+        except FindAgain:
+            # Nothing of this picture was committed: the engine that took over sees it as if for the first time.
+            return self._search(frame, ledger, motion, self._pipeline.scale, timings)
+
+    def _search(
+        self, frame: Frame, ledger: Ledger, motion: Motion, scale: float, timings: dict[str, float]
+    ) -> _News | _Idle:
+        """Find the cells of a picture at rest, and count those that are new."""
         field = self._pipeline.find(frame)
         self._drift = (0.0, 0.0)
         with timed(timings, "gate"):

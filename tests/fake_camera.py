@@ -123,8 +123,12 @@ class FakeCapture:
             self.current = np.full((height, width, 3), taken, np.uint8) if isinstance(taken, int) else taken
             return True
 
-    def retrieve(self):
+    def retrieve(self, image: np.ndarray | None = None):
+        """As OpenCV: into `image` where size and type fit."""
         self._mine()
+        if image is not None and self.current is not None and self.current.shape == image.shape:
+            image[...] = self.current
+            return True, image
         return self.current is not None, self.current
 
     def read(self):

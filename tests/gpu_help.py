@@ -22,6 +22,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 DEVICES = [
     "cpu",
     "cpu, 3 at a time",
+    "cpu, shuffled",
     pytest.param("cuda-python", marks=pytest.mark.gpu),
     pytest.param("pycuda", marks=pytest.mark.gpu),
 ]
@@ -49,7 +50,7 @@ def open_device(name: str) -> Device:
     if name.startswith("cpu"):
         if compiler() is None:
             pytest.skip("no C++ compiler here")
-        return CpuDevice(workers=3 if "3" in name else 1)
+        return CpuDevice(workers=3 if "3" in name else 1, order=977 if "shuffled" in name else 1)
     try:
         return CudaPythonDevice() if name == "cuda-python" else PyCudaDevice()
     except RbcedgeError as e:

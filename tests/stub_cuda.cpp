@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-typedef void (*Launcher)(unsigned, unsigned, unsigned, void **);
+typedef void (*Launcher)(unsigned, unsigned, unsigned, int, void **);
 struct Function {
     Launcher run;
     int parameters;
@@ -95,7 +95,7 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
     if (!pushed) return 201;
     if (gx == 0 || gy != 1 || gz != 1 || bx > 1024 || by != 1 || bz != 1 || stream != (void *)32) return 1;
     Function *function = (Function *)f;
-    if (!capturing) return function->run(gx, bx, 1, parameters), 0;
+    if (!capturing) return function->run(gx, bx, 1, 1, parameters), 0;
     Call call{function, gx, bx, {}};
     for (int i = 0; i < function->parameters; ++i) call.values.push_back(*(uint64_t *)parameters[i]);
     captured.push_back(call);
@@ -106,7 +106,7 @@ int cuGraphLaunch(void *g, void *) {
     for (Call &call : *(Graph *)g) {
         std::vector<void *> at;
         for (uint64_t &v : call.values) at.push_back(&v);
-        call.function->run(call.blocks, call.size, 1, at.data());
+        call.function->run(call.blocks, call.size, 1, 1, at.data());
     }
     return 0;
 }

@@ -14,7 +14,7 @@ from rbcedge.cli import main
 
 @pytest.fixture
 def bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("rbcedge.bench.series.load_engines", fake_engines)
+    monkeypatch.setattr("rbcedge.engines.loading.load_engines", fake_engines)
     monkeypatch.setattr("rbcedge.bench.series.copy_speed", lambda: 1e10)
     monkeypatch.setenv("COLUMNS", "80")
     make_bundle(tmp_path / "bundle")

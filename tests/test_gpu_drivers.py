@@ -17,60 +17,78 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbcedge.errors import RbcedgeError
-from rbcedge.pipeline.gpu import cpu, nvrtc, pycuda_driver, source
+from rbcedge.errors import DeviceError, RbcedgeError
+from rbcedge.pipeline.gpu import cpu, cuda_python, nvrtc, pycuda_driver, source
+from rbcedge.pipeline.gpu.base import Missing, OutOfMemory
 from rbcedge.pipeline.gpu.cuda_python import CudaPythonDevice
+from rbcedge.pipeline.gpu.drivers import open_device
 from rbcedge.pipeline.gpu.memory import load_kernels
 from rbcedge.pipeline.gpu.pycuda_driver import PyCudaDevice
 
 needs_compiler = pytest.mark.skipif(cpu.compiler() is None, reason="no C++ compiler here")
 
 
-@pytest.mark.parametrize("architecture", [72, 87, 90, 110])
+INSTALLED = tuple(nvrtc.installed())
+needs_nvrtc = pytest.mark.skipif(not INSTALLED, reason="no NVRTC here")
+
+
+@pytest.mark.parametrize("architecture", [72, 87, 90, 101, 110])
 def test_nvrtc_compiles_the_kernels(architecture: int) -> None:
-    try:
-        known = nvrtc.supported()
-    except RbcedgeError:
-        pytest.skip("no NVRTC here")
-    if architecture not in known:
-        pytest.skip(f"the installed NVRTC knows sm_{known[0]} to sm_{known[-1]}, not sm_{architecture}")
-    code = nvrtc.compile_for(source.text(), architecture)
+    knows = [n for n in INSTALLED if architecture in n.architectures]
+    if not knows:
+        known = {".".join(map(str, n.version)): n.architectures for n in INSTALLED}
+        pytest.skip(f"no installed NVRTC knows sm_{architecture}: {known}")
+    code = knows[0].compile(source.text(), architecture)
     assert code.startswith(b"\x7fELF")
     for name in source.signatures(source.text()):
         assert name.encode() in code
 
 
+@needs_nvrtc
 def test_nvrtc_says_what_it_cannot_compile(tmp_path: Path) -> None:
-    try:
-        known = nvrtc.supported()
-    except RbcedgeError:
-        pytest.skip("no NVRTC here")
+    newest = INSTALLED[0]
+    known = newest.architectures
     with pytest.raises(RbcedgeError, match=r"error: .*nonsense"):
-        nvrtc.compile_for('extern "C" __global__ void k() { nonsense; }', known[-1])
+        newest.compile('extern "C" __global__ void k() { nonsense; }', known[-1])
     with pytest.raises(RbcedgeError, match=f"this GPU is sm_{known[0] - 1}"):
-        nvrtc.compile_for("", known[0] - 1)
+        newest.compile("", known[0] - 1)
     small = 'extern "C" __global__ void k(int n) { }'
-    first = nvrtc.compiled(small, known[-1], tmp_path)
+    first = nvrtc.compiled(small, known[-1], newest.version[0], tmp_path)
     kept = next(tmp_path.iterdir())
     kept.write_bytes(b"kept")
     assert first.startswith(b"\x7fELF")
-    assert nvrtc.compiled(small, known[-1], tmp_path) == b"kept"
-    newer = nvrtc.compile_for('extern "C" __global__ void k(int n) { }', known[-1] + 1)
+    assert nvrtc.compiled(small, known[-1], newest.version[0], tmp_path) == b"kept"
+    newer = newest.compile(small, known[-1] + 1)
     assert newer.lstrip().startswith(b"//")  # PTX, for the driver to translate
     assert b".target" in newer
+
+
+def test_the_compiler_is_no_newer_than_the_driver() -> None:
+    newer, older = (types.SimpleNamespace(version=v) for v in ((13, 5), (12, 9)))
+
+    def found():
+        return iter([newer, older])
+
+    assert nvrtc.compiler(13, found) is newer
+    assert nvrtc.compiler(12, found) is older
+    assert nvrtc.compiler(None, found) is newer
+    with pytest.raises(RbcedgeError, match=r"driver serves CUDA 11\. Update the driver, or install NVRTC for it"):
+        nvrtc.compiler(11, found)
+    with pytest.raises(RbcedgeError, match=r"NVRTC\) is not here\. Install it"):
+        nvrtc.compiler(12, lambda: iter(()))
 
 
 def test_without_a_gpu_every_driver_says_so_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     if Path("/dev/nvidiactl").exists() or Path("/dev/nvhost-gpu").exists():
         pytest.skip("there is a GPU here")
     for device in (CudaPythonDevice, PyCudaDevice):
-        with pytest.raises(RbcedgeError, match="--engine litert"):
+        with pytest.raises(RbcedgeError, match="--engine cpu"):
             device()
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    with pytest.raises(RbcedgeError, match="pip install"):
+    with pytest.raises(Missing, match="pip install"):
         CudaPythonDevice()
-    with pytest.raises(RbcedgeError, match="NVRTC"):
-        nvrtc.supported()
+    with pytest.raises(RbcedgeError, match=r"no Python package that drives the GPU is installed\. Install NVIDIA's"):
+        open_device([CudaPythonDevice])
 
 
 def test_without_a_compiler_the_build_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -165,6 +183,9 @@ class FakePyCuda(types.ModuleType):
     def init(self) -> None:
         pass
 
+    def get_driver_version(self) -> int:
+        return 13000
+
     def mem_alloc(self, nbytes: int) -> object:
         if self._fails == "memory":
             raise self.MemoryError("cuMemAlloc failed: out of memory")
@@ -218,7 +239,7 @@ class FakePyCuda(types.ModuleType):
             def prepared_async_call(self, grid: tuple, block: tuple, stream: object, *arguments: object) -> None:
                 values = [t(v) for t, v in zip(self._types, arguments, strict=True)]
                 addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-                self._run(grid[0], block[0], 1, addresses)
+                self._run(grid[0], block[0], 1, 1, addresses)
 
         return types.SimpleNamespace(get_function=Function)
 
@@ -228,7 +249,7 @@ def _use(monkeypatch: pytest.MonkeyPatch, fake: FakePyCuda) -> FakePyCuda:
     package.driver = fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
-    monkeypatch.setattr(pycuda_driver, "compiled", lambda text, architecture: b"code")
+    monkeypatch.setattr(pycuda_driver, "compiled", lambda text, architecture, cuda: b"code" if cuda == 13 else 1 / 0)
     return fake
 
 
@@ -270,6 +291,72 @@ def test_pycuda_errors_are_plain(monkeypatch: pytest.MonkeyPatch, fails: str, wo
         PyCudaDevice().stream().synchronize()
 
 
+def test_a_gpu_that_fails_while_it_is_used_is_told_from_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    _use(monkeypatch, FakePyCuda(None, "lost"))
+    device = PyCudaDevice()
+    with pytest.raises(DeviceError):
+        device.stream().synchronize()
+    device.close()
+
+
+class Library:
+    """The package's driver module: what `refuses` names fails with its code, or raises as for a missing function."""
+
+    CUstreamCaptureMode = types.SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+
+    def __init__(self, refuses: dict[str, int | Exception]) -> None:
+        self.refuses, self.calls = refuses, []
+
+    def __getattr__(self, name: str):
+        def call(*arguments: object):
+            self.calls.append(name)
+            answer = self.refuses.get(name, 0)
+            if isinstance(answer, Exception):
+                raise answer
+            return (answer, 7)
+
+        return call
+
+
+def _driver(refuses: dict[str, int | Exception]) -> cuda_python._Driver:
+    driver = object.__new__(cuda_python._Driver)
+    driver.library = Library(refuses)
+    return driver
+
+
+def test_a_driver_too_old_for_the_package_is_said_in_words() -> None:
+    missing = RuntimeError('Function "cuGraphInstantiate" not found')
+    with pytest.raises(DeviceError, match=r"too old for the installed cuda-bindings \(cuGraphInstantiate\)\. Update"):
+        _driver({"cuGraphInstantiate": missing})("GraphInstantiate", 1, 0)
+    with pytest.raises(RbcedgeError, match=r"does not take the kernels: .* Update the driver, or install an NVRTC"):
+        cuda_python.CudaModule(_driver({"cuModuleLoadData": 222}), b"code", "")
+    with pytest.raises(OutOfMemory, match="no memory left"):
+        _driver({"cuModuleLoadData": 2})("ModuleLoadData", b"")
+
+
+@pytest.mark.parametrize("refused", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "work"])
+def test_work_that_cannot_be_captured_is_done_call_by_call(refused: str) -> None:
+    driver = _driver({refused: 900})
+    done: list[int] = []
+
+    def work() -> None:
+        if (
+            refused == "work"
+            and "cuStreamBeginCapture" in driver.library.calls
+            and "cuStreamEndCapture" not in (driver.library.calls)
+        ):
+            raise DeviceError("this network cannot be captured")
+        done.append(1)
+
+    graph = cuda_python._Graph(driver, 1, work)
+    for _ in range(4):
+        graph()
+    # The first time, twice after the failed capture, and where it got so far once within it.
+    assert len(done) - (refused in ("cuStreamEndCapture", "cuGraphInstantiate")) == 4
+    assert "cuGraphLaunch" not in driver.library.calls
+    graph.close()
+
+
 def test_pycuda_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     _use(monkeypatch, FakePyCuda(None, "memory"))
     with pytest.raises(pycuda_driver.OutOfMemory):
@@ -296,7 +383,7 @@ def test_cuda_python_against_a_stand_in_for_the_driver(tmp_path: Path) -> None:
         from test_gpu_pipeline import Dark, Tint, _same, _simulated, Frame
 
         path = str(cpu.build(source.text())).encode() + bytes(1)
-        cuda_python.compiled = lambda text, architecture: path if architecture == 87 else 1 / 0
+        cuda_python.compiled = lambda text, architecture, cuda: path if (architecture, cuda) == (87, 13) else 1 / 0
         stub = ctypes.CDLL("libcuda.so.1")
         bundle = bundles.load(bundles.default_folder())
 

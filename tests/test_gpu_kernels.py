@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import cv2
 import numpy as np
@@ -15,9 +15,14 @@ from hypothesis.extra.numpy import arrays
 
 from rbcedge.bundle import default_folder, load
 from rbcedge.cells import components
+from rbcedge.counting.places import shapes_of
+from rbcedge.field import Field
+from rbcedge.frame import Frame
+from rbcedge.light import measure
 from rbcedge.pipeline import plan
 from rbcedge.pipeline.gpu.background import Background
 from rbcedge.pipeline.gpu.finding import Finding, Result
+from rbcedge.pipeline.gpu.measuring import Measuring
 from rbcedge.pipeline.gpu.memory import Pool
 from rbcedge.pipeline.gpu.resampling import axis, rule
 from rbcedge.pipeline.illumination import Illumination, estimate
@@ -101,14 +106,17 @@ def _find(ready: Ready, probability: np.ndarray, size: tuple[int, int], threshol
         finding.begin()
         finding.launch(pool.table(probability), result)
         ready.stream.synchronize()
-        cells, foreign = result.read(size, 8)
-        assert foreign == 0
+        found = result.read(size, 8)
+        cells = found.cells
+        assert found.foreign == 0
         bits = pool.mapped(-(-size[0] // 8) * size[1])
         row = -(-size[0] // 8)
         ready.kernels["pack_mask"].launch(ready.stream, row * size[1], result.labels, size[0], bits)
         labels = fetch(ready, result.labels, np.int32, (size[1], size[0]))
         unpacked = np.unpackbits(bits.array.reshape(size[1], row), axis=1, count=size[0])
         np.testing.assert_array_equal(unpacked, labels > 0)
+        field = Field(Frame(0, 0.0, np.zeros((*size[::-1], 3), np.uint8), ""), 1.0, unpacked, labels, cells)
+        np.testing.assert_array_equal(found.grids, shapes_of(field).grids)
         return labels, cells
     finally:
         pool.free()
@@ -273,3 +281,50 @@ def test_a_flat_background_leaves_pixels_in_proportion(ready: Ready) -> None:
     shown, _ = _normalise(ready, grey, (48, 32), True, False)
     assert (shown == 235).all()
     assert isinstance(estimate(grey), Illumination)
+
+
+def _light_as_on_the_host(ready: Ready, pixels: np.ndarray, labels: np.ndarray, scale: float) -> None:
+    pool = Pool(ready.device, ready.stream)
+    result = Result(pool.table(labels), pool.memory(1), pool.mapped(1))
+    measuring = pool.own(Measuring(ready.device, ready.stream, ready.kernels, labels.shape[::-1], scale))
+    measuring.launch(pool.table(pixels).address, result)
+    ready.stream.synchronize()
+    # Everything that decides is a whole number: not nearly equal, but equal.
+    mask = np.where(labels > 0, np.uint8(255), np.uint8(0))
+    np.testing.assert_array_equal(
+        astuple(measuring.read(pixels)), astuple(measure(pixels, mask, scale)), str((labels.shape, scale))
+    )
+    pool.free()
+
+
+def _discs(rng: np.random.Generator, size: tuple[int, int], blur: float) -> tuple[np.ndarray, np.ndarray]:
+    w, h = size
+    labels = np.zeros((h, w), np.int32)
+    for k in range(int(rng.integers(0, max(2, w * h // 900)))):
+        at = int(rng.integers(0, w)), int(rng.integers(0, h))
+        cv2.circle(labels, at, int(rng.integers(2, 20)), k + 1, -1)
+    noise = rng.integers(0, 256, (h, w, 3), np.uint8)
+    noise = cv2.GaussianBlur(noise, (0, 0), blur) if blur else noise
+    return np.clip(noise.astype(int) - 60 * (labels[..., None] > 0) + 60, 0, 255).astype(np.uint8), labels
+
+
+@quick
+@given(
+    seed=st.integers(0, 9999),
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    scale=st.sampled_from([0.25, 0.3, 0.5, 0.6, 0.74, 0.8, 1.0, 1.3, 2.5]),
+    blur=st.sampled_from([0, 2]),
+)
+def test_light_and_edges_are_measured_as_on_the_host(
+    ready: Ready, seed: int, size: tuple[int, int], scale: float, blur: int
+) -> None:
+    pixels, labels = _discs(np.random.default_rng(seed), size, blur)
+    _light_as_on_the_host(ready, pixels, labels, scale)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((1300, 1040), 1.0), ((1300, 1040), 0.5), ((1200, 300), 0.37)])
+def test_large_pictures_are_measured_at_their_centre(ready: Ready, size: tuple[int, int], scale: float) -> None:
+    pixels, labels = _discs(np.random.default_rng(1), size, 2)
+    _light_as_on_the_host(ready, pixels, labels, scale)
+    _light_as_on_the_host(ready, pixels, np.ones_like(labels), scale)
+    _light_as_on_the_host(ready, pixels, np.zeros_like(labels), scale)

@@ -109,16 +109,16 @@ class Reel:
         return True
 
     def read(self):
-        if self.n == self.pictures:
-            return False, None
-        self.n += 1
-        return True, np.full((4, 6, 3), self.n, np.uint8)
+        raise NotImplementedError
 
     def grab(self) -> bool:
-        raise NotImplementedError
+        if self.n == self.pictures:
+            return False
+        self.n += 1
+        return True
 
-    def retrieve(self):
-        raise NotImplementedError
+    def retrieve(self, image=None):
+        return True, np.full((4, 6, 3), self.n, np.uint8)
 
     def get(self, property_id: int) -> float:
         return {

@@ -6,6 +6,7 @@ What these tests show is our side: buckets, padding, addresses, the cache, messa
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from rbcedge.engines.tensorrt_executor import open_executor
 from rbcedge.engines.tensorrt_network import Part, Workshop, open_network
 from rbcedge.engines.tensorrt_shapes import picture
 from rbcedge.errors import RbcedgeError
+from rbcedge.pipeline.gpu.cpu import CpuDevice, compiler
 
 
 @pytest.fixture(scope="session")
@@ -487,9 +489,16 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     ],
 )
 def test_run_with_a_tensorrt_that_does_not_work(
-    machine: Yard, bundle: Bundle, capsys: pytest.CaptureFixture[str], tmp_path: Path, prepare: Any, words: str
+    machine: Yard,
+    bundle: Bundle,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    prepare: Any,
+    words: str,
 ) -> None:
     prepare(machine)
+    monkeypatch.setattr("rbcedge.pipeline.choosing.open_device", CpuDevice)
     out = str(tmp_path / "out")
     code, err = run(
         capsys, "run", "sim:?frames=1", "--bundle", str(bundle.folder), "--engine", "tensorrt", "--out", out
@@ -498,6 +507,48 @@ def test_run_with_a_tensorrt_that_does_not_work(
     assert words in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not Path(out).exists()
+
+
+def test_run_on_the_device_and_on_the_cpu_give_the_same(
+    machine: Yard,
+    bundle: Bundle,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The kernels run on the CPU, the fake TensorRT on their memory: all of `rbcedge run` but the GPU."""
+    if compiler() is None:
+        pytest.skip("no C++ compiler here")
+    monkeypatch.setattr("rbcedge.pipeline.choosing.open_device", CpuDevice)
+    tables = {}
+    for engine in ("auto", "tensorrt", "onnx"):
+        out = tmp_path / engine
+        code, err = run(
+            capsys, "run", "sim:?frames=2&pan=rest", "--scale", "1", "--bundle", str(bundle.folder), "--engine", engine,
+            "--out", str(out), "--quiet",
+        )  # fmt: skip
+        assert code == 0, err
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["engine"]["name"] == ("onnx" if engine == "onnx" else "tensorrt")
+        assert summary["cells"]["detected"] > 0
+        tables[engine] = summary["fields"], summary["cells"], summary["differential"]
+    assert tables["auto"] == tables["tensorrt"] == tables["onnx"]
+
+
+def test_auto_says_in_one_line_why_the_gpu_is_left_out(
+    machine: Yard, bundle: Bundle, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # The driver is a fake, and so no package finds a GPU behind it.
+    arguments = ("run", "sim:?frames=1", "--scale", "1", "--bundle", str(bundle.folder), "--quiet", "--out")
+    code, err = run(capsys, *arguments, str(tmp_path / "a"))
+    (line,) = err.splitlines()
+    assert code == 0
+    assert line.startswith("rbcedge: the GPU is left out: ")
+    machine.faults("refuse")
+    code, err = run(capsys, *arguments, str(tmp_path / "b"))
+    assert (code, len(err.splitlines())) == (0, 1)
+    machine.without_driver()
+    assert run(capsys, *arguments, str(tmp_path / "c")) == (0, "")
 
 
 @pytest.mark.parametrize("fault", ["refuse", "no plan", "start"])

@@ -20,12 +20,14 @@ _PICTURES, _FEWEST = 12, 4
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Pictures to measure on: `opener` opens them anew; `cells` is known of simulated fields only.
+    """Pictures to measure on: `opener` opens them anew, given the buffers to decode into, if any.
+
+    `cells` is known of simulated fields only.
 
     `scale` is native px per source px of simulated fields, None for others.
     """
 
-    opener: Callable[[], Source]
+    opener: Callable[..., Source]
     cells: int | None
     scale: float | None
 
@@ -121,7 +123,7 @@ def pictures(
             raise UsageError(
                 f"{'--sizes' if sizes else '--cells'} is for simulated fields; {uris[0]} is what it is. Leave it out."
             )
-        return (Pictures(lambda: open_source(list(uris), options), None, None),), ()
+        return (Pictures(lambda buffers=None: open_source(list(uris), options, buffers), None, None),), ()
     script = parse(uris[0]) if uris else Script()
     given = sizes or ((script.width, script.height),)
     found, left_out = [], []
@@ -133,7 +135,7 @@ def pictures(
                 left_out.append(str(e))
                 continue
             scale = bundle.diameter_px / script.appearance().cell_px
-            found.append(Pictures(lambda drawn=drawn: drawn, wanted, scale))  # type: ignore[misc]
+            found.append(Pictures(lambda buffers=None, drawn=drawn: drawn.into(buffers), wanted, scale))
     if not found:
         raise UsageError(left_out[0])
     return tuple(found), tuple(left_out)

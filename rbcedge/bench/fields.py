@@ -19,6 +19,7 @@ from rbcedge.simulator.smear import Smear
 from rbcedge.simulator.specimens import draw_specimen
 from rbcedge.simulator.view import View
 from rbcedge.sources.base import Kind
+from rbcedge.sources.buffers import Buffers, no_buffers
 
 #: Cells of a usual field of 640x480.
 USUAL_CELLS = 75
@@ -186,10 +187,19 @@ def _by_tile(things: list[Thing], litter: list[Litter], side: int) -> dict[tuple
 
 
 class Drawn:
-    """A source of pictures that are in memory already: nothing is spent on getting them."""
+    """A source of pictures that are in memory already: nothing is spent on getting them.
 
-    def __init__(self, pictures: list[NDArray[np.uint8]], name: str) -> None:
+    Given buffers it copies them there, which stands for a camera's decoder and is part of the capture.
+    """
+
+    def __init__(self, pictures: list[NDArray[np.uint8]], name: str, buffers: Buffers | None = None) -> None:
         self._pictures, self._name = pictures, name
+        self._buffers = buffers or no_buffers()
+        self._buffers.want(*pictures[0].shape[1::-1])
+
+    def into(self, buffers: Buffers | None) -> Drawn:
+        """Return a source of the same pictures that decodes into `buffers`."""
+        return Drawn(self._pictures, self._name, buffers)
 
     @property
     def name(self) -> str:
@@ -213,7 +223,12 @@ class Drawn:
 
     def frames(self) -> Iterator[Frame | Gap]:
         for k, pixels in enumerate(self._pictures):
-            yield Frame(k, 0.0, pixels, f"{self._name} {k}")
+            place = self._buffers.take()
+            if place is not None:
+                np.copyto(place, pixels)
+            yield Frame(k, 0.0, pixels if place is None else place, f"{self._name} {k}", place is not None)
+            if place is not None:
+                self._buffers.give_back(place)
 
     def close(self) -> None:
         pass

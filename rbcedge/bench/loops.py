@@ -192,7 +192,7 @@ class Meter:
         field = update.field
         counts = self._take(status)
         if update.verdict.countable and self.countable is None:
-            self.countable = field.frame
+            self.countable = field.frame.kept()
         self.size = field.frame.size
         if not counts:
             return

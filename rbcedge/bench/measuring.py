@@ -15,9 +15,9 @@ from rbcedge.bench.loops import Held, Meter, turn
 from rbcedge.bench.result import Case, Loop, Network, Run
 from rbcedge.bench.sensors import Watch
 from rbcedge.bundle import ROLES, Bundle
-from rbcedge.engines.base import Engine
 from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.base import Pipeline
+from rbcedge.pipeline.choosing import Network as Named
 from rbcedge.sources.base import Source
 
 #: File format of the bundle that an engine runs or is built from.
@@ -43,7 +43,7 @@ class Plan:
 def measure(
     opener: Callable[[], Source],
     pipeline: Pipeline,
-    engines: tuple[Engine, Engine],
+    engines: tuple[Named, Named],
     bundle: Bundle,
     plan: Plan,
     *,
@@ -61,7 +61,7 @@ def measure(
         Opens the source anew; called again whenever it ends.
     pipeline : Pipeline
         Closed by the caller.
-    engines : (Engine, Engine)
+    engines : (Named, Named)
         Segmenter and classifier that `pipeline` uses.
     bundle : Bundle
     plan : Plan
@@ -147,12 +147,12 @@ def _nothing(name: str, reason: str, meter: Meter) -> str:
     )
 
 
-def _precision(segmenter: Engine, classifier: Engine) -> str:
+def _precision(segmenter: Named, classifier: Named) -> str:
     a, b = segmenter.precision, classifier.precision
     return a if a == b else f"{a}/{b}"
 
 
-def _networks(bundle: Bundle, engines: tuple[Engine, Engine]) -> tuple[Network, ...]:
+def _networks(bundle: Bundle, engines: tuple[Named, Named]) -> tuple[Network, ...]:
     found = []
     for role, engine in zip(ROLES, engines, strict=True):
         kind = _FORMATS.get(engine.name, engine.name)

@@ -17,9 +17,10 @@ from rbcedge.bench.measuring import Plan, measure
 from rbcedge.bench.operations import copy_speed
 from rbcedge.bench.result import Report, Run
 from rbcedge.bundle import Bundle
-from rbcedge.engines.loading import cores, load_engines
+from rbcedge.engines import loading
+from rbcedge.engines.loading import cores
 from rbcedge.errors import RbcedgeError, UsageError
-from rbcedge.pipeline.host import HostPipeline
+from rbcedge.pipeline.choosing import choose
 from rbcedge.pipeline.plan import padding, working_size
 
 #: Packages whose version decides how fast it is.
@@ -91,7 +92,9 @@ def series(
             title = f"{name} {precision}" + ("" if shown.cells is None else f", {shown.cells} cells")
             try:
                 # Loaded anew for each case: networks keep memory for every picture size they have seen.
-                engines = load_engines(bundle, name, precision, wish.threads)
+                chosen = choose(
+                    bundle, name, precision, wish.threads, wish.scale if shown.scale is None else shown.scale
+                )
             except UsageError:
                 raise
             except RbcedgeError as e:
@@ -99,13 +102,14 @@ def series(
                     raise
                 yield f"{title}: {e}"
                 break
-            scale = wish.scale if shown.scale is None else shown.scale
-            pipeline = HostPipeline(bundle, *engines, scale)
+            if chosen.note:
+                yield f"{title}: {chosen.note}"
+            pipeline = chosen.pipeline
             try:
                 run = measure(
-                    shown.opener,
+                    lambda shown=shown, chosen=chosen: shown.opener(chosen.buffers),  # type: ignore[misc]
                     pipeline,
-                    engines,
+                    chosen.networks,
                     bundle,
                     wish.plan,
                     cells=shown.cells,
@@ -119,7 +123,12 @@ def series(
                     size = working_size(bundle, (run.case.width, run.case.height), run.scale)
                     right, below = padding(size)
                     working = (size[1] + below, size[0] + right)
-                    layers = profile(bundle, engines[0].name, engines, working, run.case.threads)
+                    engines = loading.load_engines(bundle, chosen.networks[0].name, precision, wish.threads)
+                    try:
+                        layers = profile(bundle, engines[0].name, engines, working, run.case.threads)
+                    finally:
+                        for engine in engines:
+                            engine.close()
                     run = replace(run, layers=layers)
             finally:
                 pipeline.close()

@@ -1,5 +1,6 @@
 """`rbcedge run`: count the cells of a source."""
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,7 +86,7 @@ def run(
         typer.Option(metavar="DIR", help="Networks to use; default: those that come along.", rich_help_panel=_NETWORKS),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="auto, litert, onnx or tensorrt; see 'rbcedge doctor'.", rich_help_panel=_NETWORKS)
+        str, typer.Option(help="auto, cpu, litert, onnx or tensorrt; see 'rbcedge doctor'.", rich_help_panel=_NETWORKS)
     ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, int8, fp16 or fp32.", rich_help_panel=_NETWORKS)] = "auto",
     threads: Annotated[
@@ -126,9 +127,8 @@ def run(
 
     from rbcedge.counting.ledger import Config, Ledger
     from rbcedge.counting.quality import Gate
-    from rbcedge.engines.loading import load_engines
     from rbcedge.export import export
-    from rbcedge.pipeline.host import HostPipeline
+    from rbcedge.pipeline.choosing import choose
     from rbcedge.record import Setup
     from rbcedge.session import run as run_session
     from rbcedge.sinks.base import Start
@@ -139,9 +139,12 @@ def run(
     from rbcedge.store import Store
 
     console = Screen(highlight=False, quiet=quiet)
-    segmenter, classifier = load_engines(networks, engine, precision, threads)
-    opened = open_source(uris, options)
+    chosen = choose(networks, engine, precision, threads, factor)
+    if chosen.note:
+        print(f"rbcedge: {chosen.note}", file=sys.stderr)
+    opened: Source | None = None
     try:
+        opened = open_source(uris, options, chosen.buffers)
         _check_options(opened, options)
         start = Start(
             source=opened.name,
@@ -149,8 +152,8 @@ def run(
             description=opened.description,
             total=len(opened),
             bundle=networks,
-            engine=segmenter.name,
-            precision=_precision(segmenter.precision, classifier.precision),
+            engine=chosen.networks[0].name,
+            precision=chosen.precision,
             scale=factor,
             folder=folder.resolve(),
             until=until,
@@ -161,13 +164,12 @@ def run(
         with suppress(OSError):
             console.print(opening(start), soft_wrap=True)
         ledger = None if opened.kind == "stills" else Ledger(Config(diameter_px=networks.diameter_px))
-        pipeline = HostPipeline(networks, segmenter, classifier, factor)
         store = Store(folder, setup)
         try:
             with stopping() as stop:
                 run_session(
                     opened,
-                    pipeline,
+                    chosen.pipeline,
                     Gate(diameter_px=networks.diameter_px),
                     ledger,
                     scheme,
@@ -182,9 +184,11 @@ def run(
             raise RbcedgeError(f"{error}{_rescue(folder, console)}") from error
         finally:
             store.close()
-            pipeline.close()
     finally:
-        opened.close()
+        # The source first: it may decode into memory of the pipeline.
+        if opened is not None:
+            opened.close()
+        chosen.pipeline.close()
     summary = export(folder)
     try:
         console.print(final(summary), soft_wrap=not console.is_terminal)
@@ -312,10 +316,6 @@ def _default_folder() -> Path:
     while folder.exists():
         folder, k = base.with_name(f"{base.name}-{k}"), k + 1
     return folder
-
-
-def _precision(segmenter: str, classifier: str) -> str:
-    return segmenter if segmenter == classifier else f"{segmenter}/{classifier}"
 
 
 def _version() -> str:

@@ -341,7 +341,7 @@ class _View:
     """A field as the search sees it: its whole cells, its size and how crowded it is."""
 
     def __init__(self, whole: Shapes, field: Field, config: Config) -> None:
-        h, w = field.mask.shape
+        w, h = field.frame.size
         self.size = np.array([w, h]) * field.scale
         self.points: Points = whole.points
         # Stored cells are surely whole in view only some way from the border.

@@ -71,16 +71,25 @@ def shapes_of(field: Field) -> Shapes:
     """Return the cells of a field, native px from its corner."""
     cells, scale = field.cells, field.scale
     boxes = cells.boxes
-    steps = (np.arange(SIDE) + 0.5) / SIDE
-    xs = (boxes[:, :1] + steps * boxes[:, 2:3]).astype(np.intp)
-    ys = (boxes[:, 1:2] + steps * boxes[:, 3:4]).astype(np.intp)
-    own = field.labels[ys[:, :, None], xs[:, None, :]] == np.arange(1, len(cells) + 1)[:, None, None]
+    own = field.grids if field.grids is not None else _grids(field)
     return Shapes(
         cells.centroids.astype(np.float64) * scale,
         np.maximum(cells.areas.astype(np.float64), 1) * scale**2,
         boxes.astype(np.float64) * scale,
         own.reshape(len(cells), SIDE * SIDE),
     )
+
+
+def _grids(field: Field) -> NDArray[np.bool_]:
+    """Look at the points of each cell; a device pipeline does the same (report_cells in kernels.cu)."""
+    boxes = field.cells.boxes
+    steps = (np.arange(SIDE) + 0.5) / SIDE
+    xs = (boxes[:, :1] + steps * boxes[:, 2:3]).astype(np.intp)
+    ys = (boxes[:, 1:2] + steps * boxes[:, 3:4]).astype(np.intp)
+    found: NDArray[np.bool_] = (
+        field.labels[ys[:, :, None], xs[:, None, :]] == np.arange(1, len(boxes) + 1)[:, None, None]
+    )
+    return found
 
 
 def covered(a: Shapes, b: Shapes, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:

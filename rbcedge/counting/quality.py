@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from rbcedge.bundle import Label
 from rbcedge.counting.intervals import clopper_pearson
 from rbcedge.counting.motion import Motion
 from rbcedge.field import Field
-
-# Larger pictures are judged by their centre: the time must not grow with the camera.
-_LARGEST_SIDE = 1000
-_SECTORS = 4
-# Boundary pixels needed in one direction before its focus is judged.
-_FEWEST_EDGES = 20
-# Edges are sampled on every third row: medians need no more.
-_EVERY = 3
-# Pictures at less than this native px per source px are reduced first.
-_REDUCE = 0.75
+from rbcedge.light import measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +119,7 @@ class Gate:
             taken from the classes; otherwise from areas.
         """
         density, whole = _density(field), int((~field.cells.on_border).sum())
-        light = _light(field)
+        light = field.light or measure(field.frame.pixels, field.mask, field.scale)
         ratio = overlap_ratio(field, labels)
         verdict = Verdict(
             countable=False,
@@ -199,82 +188,11 @@ def overlap_ratio(field: Field, labels: Sequence[Label] | None = None) -> float:
 
 
 def _density(field: Field) -> float:
+    width, height = field.frame.size
     free = 1 - field.foreign
-    return min(1.0, float(cv2.countNonZero(field.mask)) / field.mask.size / free) if free > 0 else 1.0
+    return min(1.0, float(field.cells.areas.sum()) / (width * height) / free) if free > 0 else 1.0
 
 
 def _diameter(field: Field) -> float:
     own = field.cells.diameters[~field.cells.on_border]
     return float(np.median(own)) * field.scale if len(own) else float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class _Light:
-    sharpness: float
-    exposure: float
-    contrast: float
-
-
-def _light(field: Field) -> _Light:
-    """Measure edges and light on the green channel, which haemoglobin absorbs."""
-    nan = float("nan")
-    h, w = field.mask.shape
-    y0, x0 = max(0, (h - _LARGEST_SIDE) // 2), max(0, (w - _LARGEST_SIDE) // 2)
-    window = np.s_[y0 : y0 + _LARGEST_SIDE, x0 : x0 + _LARGEST_SIDE]
-    mask = np.ascontiguousarray(field.mask[window])
-    green = cv2.extractChannel(field.frame.pixels[window], 1)
-    scale = field.scale
-    if scale < _REDUCE and min(green.shape) * scale >= 2:
-        # Larger cells than needed: the same measure at less cost.
-        green = cv2.resize(green, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(mask, (green.shape[1], green.shape[0]), interpolation=cv2.INTER_NEAREST)
-        scale = 1.0
-    reach = max(1, round(2 / scale))
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    grown, shrunk = cv2.dilate(mask, kernel), cv2.erode(mask, kernel)
-    background = _median(green, cv2.bitwise_not(grown))
-    if np.isnan(background):
-        # All cell: the brightest pixels are as near to background as it gets.
-        return _Light(nan, float(np.percentile(green, 99)) / 255, nan)
-    # The rim, not the whole cell: central pallor says nothing of the light.
-    inner = cv2.erode(shrunk, kernel)
-    rim = _median(green, cv2.subtract(shrunk, inner))
-    if np.isnan(rim):
-        return _Light(nan, background / 255, nan)
-    contrast = background - rim
-    steepness = _steepness(green, mask) / max(contrast, 1.0) / scale
-    return _Light(float(steepness), background / 255, float(contrast) / max(background, 1.0))
-
-
-def _steepness(green: NDArray[np.uint8], mask: NDArray[np.uint8]) -> float:
-    """Return grey levels per px across cell edges: least of the medians in four directions."""
-    outline = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    # The picture's own edge is no cell edge.
-    outline[:, [0, 1, -2, -1]] = 0
-    rows = np.s_[2:-2:_EVERY]
-    at = np.flatnonzero(outline[rows])
-    if len(at) < _FEWEST_EDGES:
-        return float("nan")
-    gx, gy = cv2.spatialGradient(green)
-    # The Sobel kernel sums to 8 times the slope. The mask's edge may miss the steepest place by a pixel.
-    steep = cv2.dilate(_magnitude(gx, gy), np.ones((3, 3), np.uint8))[rows].ravel()[at] / 8
-    # Direction of the outline itself, from the mask: blur would turn the picture's own gradient.
-    nx, ny = cv2.spatialGradient(cv2.blur(mask, (5, 5)))
-    angle = np.arctan2(ny[rows].ravel()[at].astype(np.float32), nx[rows].ravel()[at].astype(np.float32))
-    sector = np.round(angle * (_SECTORS / np.pi)).astype(np.intp) % _SECTORS
-    medians = [float(np.median(steep[sector == k])) for k in range(_SECTORS) if (sector == k).sum() >= _FEWEST_EDGES]
-    return min(medians, default=float("nan"))
-
-
-def _magnitude(gx: NDArray[np.int16], gy: NDArray[np.int16]) -> NDArray[np.float32]:
-    length: NDArray[np.float32] = cv2.magnitude(gx.astype(np.float32), gy.astype(np.float32))
-    return length
-
-
-def _median(values: NDArray[np.uint8], where: NDArray[np.uint8]) -> float:
-    """Return the median of `values` where `where` is not zero, NaN where that is nowhere."""
-    thin = np.s_[::2, ::2]
-    values, where = np.ascontiguousarray(values[thin]), np.ascontiguousarray(where[thin])
-    histogram = cv2.calcHist([values], [0], where, [256], [0, 256]).ravel()
-    total = histogram.sum()
-    return float(np.searchsorted(np.cumsum(histogram), total / 2)) if total else float("nan")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rbcedge.errors import RbcedgeError
+from rbcedge.errors import DeviceError, RbcedgeError
 
 #: The driver's library. Part of the driver, never of a package.
 LIBRARY = "libcuda.so.1"
@@ -48,8 +48,12 @@ class Gpu:
     memory: int
 
 
-class CudaError(RbcedgeError):
+class CudaError(DeviceError):
     """A call to the driver failed."""
+
+
+class NoGpu(CudaError):
+    """There is no driver, or it finds no device: an ordinary computer."""
 
 
 class OutOfDeviceMemory(CudaError):
@@ -71,7 +75,7 @@ def gpu() -> Gpu:
     Raises
     ------
     CudaError
-        Where there is no driver, no device, or the driver does not start.
+        Where the driver does not start; `NoGpu` where there is no driver or no device.
     """
     cuda = _open()
     device = _device(cuda)
@@ -190,10 +194,10 @@ def _open() -> ctypes.CDLL:
     try:
         cuda = ctypes.CDLL(LIBRARY)
     except OSError as e:
-        raise CudaError("No NVIDIA driver on this machine (libcuda.so.1 is not there).") from e
+        raise NoGpu("No NVIDIA driver on this machine (libcuda.so.1 is not there).") from e
     code = int(cuda.cuInit(0))
     if code == 100:
-        raise CudaError("The NVIDIA driver finds no GPU.")
+        raise NoGpu("The NVIDIA driver finds no GPU.")
     _check(cuda, code)
     return cuda
 
@@ -202,7 +206,7 @@ def _device(cuda: ctypes.CDLL) -> ctypes.c_int:
     count, device = ctypes.c_int(), ctypes.c_int()
     _check(cuda, cuda.cuDeviceGetCount(ctypes.byref(count)))
     if count.value == 0:
-        raise CudaError("The NVIDIA driver finds no GPU.")
+        raise NoGpu("The NVIDIA driver finds no GPU.")
     _check(cuda, cuda.cuDeviceGet(ctypes.byref(device), 0))
     return device
 

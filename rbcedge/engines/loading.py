@@ -30,6 +30,8 @@ class Runtime:
         Why it cannot be used on this machine, with what to do, in words; None where it can. Quick, never raises.
     load : callable (bundle, precisions, threads) -> (segmenter, classifier)
         Loads both networks, each in the first of `precisions` that the bundle has. Raises RbcedgeError.
+    gpu : bool
+        Whether it needs a GPU.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Runtime:
     precisions: tuple[str, ...]
     problem: Callable[[], str | None]
     load: Callable[[Bundle, Sequence[str], int], tuple[Engine, Engine]]
+    gpu: bool = False
 
     def serves(self, bundle: Bundle, precisions: Sequence[str]) -> bool:
         """Whether the bundle has both networks in this runtime's format and one of `precisions`."""
@@ -95,11 +98,11 @@ def _load_tensorrt(bundle: Bundle, precisions: Sequence[str], threads: int) -> t
 #: Every engine, best first: "auto" takes the first that can be used on this machine and that has networks in the
 #: bundle. An engine for a GPU stands before those for a CPU.
 RUNTIMES = (
-    Runtime("tensorrt", "TensorRT", "onnx", ("fp16", "int8", "fp32"), _tensorrt_problem, _load_tensorrt),
+    Runtime("tensorrt", "TensorRT", "onnx", ("fp16", "int8", "fp32"), _tensorrt_problem, _load_tensorrt, gpu=True),
     Runtime("litert", "LiteRT", "tflite", ("int8", "fp16", "fp32"), _litert_problem, _load_litert),
     Runtime("onnx", "ONNX Runtime", "onnx", ("fp32", "fp16", "int8"), _onnx_problem, _load_onnx),
 )
-ENGINES = ("auto", *(r.name for r in RUNTIMES))
+ENGINES = ("auto", "cpu", *(r.name for r in RUNTIMES))
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
 
 
@@ -113,7 +116,8 @@ def load_engines(
     bundle : Bundle
     engine : str
         One of `ENGINES`; "auto" is the first of `RUNTIMES` that can be used here and has networks in the bundle; one
-        that cannot be loaded is named on the error stream, and the next is taken.
+        that cannot be loaded is named on the error stream, and the next is taken. "cpu": the same among those that
+        need no GPU.
     precision : str
         One of `PRECISIONS`; "auto" is the first of the runtime's own order that the bundle has.
     threads : int or None
@@ -124,19 +128,30 @@ def load_engines(
     UsageError, RbcedgeError
         For unknown names, where the engine cannot be used, and where the bundle has no such networks.
     """
+    check(engine, precision, threads)
+    if engine in ("auto", "cpu"):
+        among = [r for r in RUNTIMES if engine == "auto" or not r.gpu]
+        return _load_best(bundle, precision, threads or cores(), among)
+    runtime = named(engine)
+    problem = runtime.problem()
+    if problem is not None:
+        raise RbcedgeError(problem)
+    return runtime.load(bundle, wanted(runtime, precision), threads or cores())
+
+
+def check(engine: str, precision: str, threads: int | None) -> None:
+    """Raise `UsageError` for names that are not known and numbers of threads that make no sense."""
     if engine not in ENGINES:
         raise UsageError(f"Unknown engine '{engine}'. Known: {', '.join(ENGINES)}.")
     if precision not in PRECISIONS:
         raise UsageError(f"Unknown precision '{precision}'. Known: {', '.join(PRECISIONS)}.")
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads make no sense. Give 1 or more.")
-    if engine == "auto":
-        return _load_best(bundle, precision, threads or cores())
-    runtime = next(r for r in RUNTIMES if r.name == engine)
-    problem = runtime.problem()
-    if problem is not None:
-        raise RbcedgeError(problem)
-    return runtime.load(bundle, _wanted(runtime, precision), threads or cores())
+
+
+def named(engine: str) -> Runtime:
+    """Return the row of an engine that is not "auto" or "cpu"."""
+    return next(r for r in RUNTIMES if r.name == engine)
 
 
 def artefacts(bundle: Bundle, format: str, precisions: Sequence[str]) -> tuple[Artefact, Artefact]:
@@ -166,26 +181,27 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _wanted(runtime: Runtime, precision: str) -> tuple[str, ...]:
+def wanted(runtime: Runtime, precision: str) -> tuple[str, ...]:
+    """Precisions to look for, in this order."""
     return runtime.precisions if precision == "auto" else (precision,)
 
 
-def _load_best(bundle: Bundle, precision: str, threads: int) -> tuple[Engine, Engine]:
+def _load_best(bundle: Bundle, precision: str, threads: int, among: Sequence[Runtime]) -> tuple[Engine, Engine]:
     """Load the first runtime that can be used here and has networks; one that fails is named and left out."""
-    *others, last = _usable(bundle, precision)
+    *others, last = _usable(bundle, precision, among)
     for runtime in others:
         try:
-            return runtime.load(bundle, _wanted(runtime, precision), threads)
+            return runtime.load(bundle, wanted(runtime, precision), threads)
         except RbcedgeError as e:
             print(f"rbcedge: {runtime.title} is left out: {e}", file=sys.stderr, flush=True)
-    return last.load(bundle, _wanted(last, precision), threads)
+    return last.load(bundle, wanted(last, precision), threads)
 
 
-def _usable(bundle: Bundle, precision: str) -> list[Runtime]:
+def _usable(bundle: Bundle, precision: str, among: Sequence[Runtime]) -> list[Runtime]:
     """Return the runtimes that can be used here and have networks, best first; at least one."""
     found, reasons = [], []
-    for runtime in RUNTIMES:
-        if not runtime.serves(bundle, _wanted(runtime, precision)):
+    for runtime in among:
+        if not runtime.serves(bundle, wanted(runtime, precision)):
             continue
         problem = runtime.problem()
         if problem is None:

@@ -13,7 +13,7 @@ from rbcedge.engines.tensorrt_building import Progress
 from rbcedge.engines.tensorrt_network import Network, open_network
 from rbcedge.engines.tensorrt_plan import Plan
 from rbcedge.engines.tensorrt_shapes import Shape
-from rbcedge.errors import RbcedgeError
+from rbcedge.errors import RbcedgeError, Unfit
 
 
 class TensorRTExecutor:
@@ -76,7 +76,10 @@ class TensorRTExecutor:
     def _serving(self, shape: tuple[int, ...]) -> Plan:
         plan = self._network.serving(shape)
         if plan is None:
-            raise RbcedgeError(f"No TensorRT engine was built for an input of {'x'.join(map(str, shape))}.")
+            raise Unfit(
+                f"No TensorRT engine was built for an input of {'x'.join(map(str, shape))}. Build one with "
+                "'rbcedge convert tensorrt --size WxH' (WxH of the picture), or use --engine cpu."
+            )
         return plan
 
     def close(self) -> None:

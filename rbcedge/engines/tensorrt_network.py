@@ -153,7 +153,7 @@ class Network:
             known = ", ".join(sorted({str(p) for plan in self.plans for p in plan.profiles}))
             raise RbcedgeError(
                 f"No TensorRT engine takes pictures of {width}x{height} px (built for {known}). "
-                "Build one with 'rbcedge convert tensorrt --size WxH', or use --engine litert."
+                "Build one with 'rbcedge convert tensorrt --size WxH', or use --engine cpu."
             )
         return min(p.least[0] for p in fitting), max(p.largest[0] for p in fitting)
 

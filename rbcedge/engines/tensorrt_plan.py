@@ -12,7 +12,7 @@ from rbcedge.engines.cuda import Memory, OutOfDeviceMemory
 from rbcedge.engines.engine_cache import Refused
 from rbcedge.engines.tensorrt_api import check_driver, make_logger
 from rbcedge.engines.tensorrt_shapes import Profile
-from rbcedge.errors import RbcedgeError
+from rbcedge.errors import DeviceError, RbcedgeError
 
 
 class Plan:
@@ -121,7 +121,7 @@ class Plan:
             done = context.set_optimization_profile_async(number, self._memory.stream)
             self._memory.synchronize()
             if not done:
-                raise RbcedgeError(f"TensorRT does not change to profile {number}: {self._reason()}.")
+                raise DeviceError(f"TensorRT does not change to profile {number}: {self._reason()}.")
         return context
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -132,13 +132,13 @@ class Plan:
         """Return the context for `shape`, with input and output at these addresses."""
         context = self.context(shape)
         if not (context.set_tensor_address(self.input, source) and context.set_tensor_address(self.output, target)):
-            raise RbcedgeError(f"TensorRT refuses the memory it was given: {self._reason()}.")
+            raise DeviceError(f"TensorRT refuses the memory it was given: {self._reason()}.")
         return context
 
     def enqueue(self, context: Any, stream: int) -> None:
         """Put one run on a stream."""
         if not context.execute_async_v3(stream):
-            raise RbcedgeError(f"TensorRT could not run the network: {self._reason()}.")
+            raise DeviceError(f"TensorRT could not run the network: {self._reason()}.")
 
     def _reason(self) -> str:
         reason: str | None = self._logger.last_error

@@ -7,8 +7,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rbcedge.errors import DeviceError
 from rbcedge.field import Field
 from rbcedge.frame import Frame
+
+
+class FindAgain(DeviceError):
+    """From `classify`: what found the field has failed, and another engine goes on. Its frame must be found again."""
 
 
 class Pipeline(Protocol):
@@ -30,7 +35,10 @@ class Pipeline(Protocol):
         """Segment `frame` and list its cells, without classes (probabilities are NaN)."""
 
     def classify(self, field: Field, rows: NDArray[np.intp]) -> Field:
-        """Return `field` with probabilities for `rows` of its cells. `field` is the one `find` returned last."""
+        """Return `field` with probabilities for `rows` of its cells. `field` is the one `find` returned last.
+
+        Raises `FindAgain` where the frame must be found anew before it can be classified.
+        """
 
     def close(self) -> None:
         """Release what is held. Safe to call twice."""

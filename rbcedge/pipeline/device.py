@@ -6,6 +6,7 @@ See docs/gpu.md for what runs where and what is copied. The results are those of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -13,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbcedge.bundle import Bundle
-from rbcedge.cells import Cells
 from rbcedge.engines.cuda import OutOfDeviceMemory
-from rbcedge.errors import RbcedgeError
+from rbcedge.errors import DeviceError, RbcedgeError, Unfit
 from rbcedge.field import Field
 from rbcedge.frame import Frame
 from rbcedge.pipeline import plan
 from rbcedge.pipeline.gpu.base import Device, Executor, OutOfMemory, Transfers
 from rbcedge.pipeline.gpu.cropping import SLOTS, Classifying
-from rbcedge.pipeline.gpu.finding import Result
+from rbcedge.pipeline.gpu.finding import Found, Result
 from rbcedge.pipeline.gpu.lazy import DeviceField, Planes
 from rbcedge.pipeline.gpu.memory import load_kernels
-from rbcedge.pipeline.gpu.setup import Pictures, Setup
+from rbcedge.pipeline.gpu.setup import Lent, Pictures, Setup
 from rbcedge.pipeline.illumination import Illumination
 from rbcedge.pipeline.scale import Search, guess_diameter, typical_diameter
+from rbcedge.sources.buffers import Buffers
 
 #: Batch sizes of the classifier.
 BUCKETS = (32, 64, 128, 256, 512)
@@ -65,7 +66,13 @@ class DevicePipeline:
     Raises
     ------
     RbcedgeError
-        Where the device has no room for the smallest batch.
+        Where the device has no room for the smallest batch. From `find` and `classify`: `Unfit` where it has none for
+        pictures of this size, `DeviceError` where it fails.
+
+    Attributes
+    ----------
+    buffers : Buffers
+        Page-locked pictures for a source to decode into: a frame that lies in one is not copied.
     """
 
     def __init__(
@@ -80,12 +87,19 @@ class DevicePipeline:
     ) -> None:
         self.bundle = bundle
         self._device, self._segmenter, self._classifier = device, segmenter, classifier
-        self._search = Search(bundle.diameter_px, bundle.um_per_px, scale)
+        self.search = Search(bundle.diameter_px, bundle.um_per_px, scale)
         self._by_stage = by_stage
-        self._stream = device.stream()
-        self._kernels = load_kernels(device)
         self._notes: tuple[str, ...] = ()
-        self._classifying = self._allocate_batches(buckets)
+        self._stream = device.stream()
+        try:
+            self._kernels = load_kernels(device)
+            self._classifying = self._allocate_batches(buckets)
+        except BaseException:
+            with suppress(DeviceError):
+                self._stream.close()
+            raise
+        self._lent = Lent(device, self._stream)
+        self.buffers = Buffers(self._lend)
         self._pictures: Pictures | None = None
         self._setup: Setup | None = None
         self._found: _Found | None = None
@@ -95,12 +109,12 @@ class DevicePipeline:
     @property
     def scale(self) -> float:
         """Native px per source px of the last frame."""
-        return self._search.scale
+        return self.search.scale
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know about magnification, light and the device's memory, in words."""
-        return (*self._notes, *plan.warnings(self.bundle, self._search.known, self._illumination))
+        return (*self._notes, *plan.warnings(self.bundle, self.search.known, self._illumination))
 
     @property
     def transfers(self) -> Transfers:
@@ -108,31 +122,45 @@ class DevicePipeline:
         return self._device.transfers
 
     def pictures(self, width: int, height: int) -> tuple[NDArray[np.uint8], ...]:
-        """Return page-locked (height, width, 3) uint8 pictures for a source to decode into, in turn.
+        """Return page-locked (height, width, 3) uint8 pictures to decode into, in turn; the same ones for each size.
 
-        A frame whose pixels are one of these is not copied. They are valid until a frame of another size comes.
+        A frame whose pixels are one of these is not copied. They are valid until `close`. Sources take theirs through
+        `buffers`.
         """
-        return self._pictures_of((width, height)).arrays
+        return self._lent.pictures(width, height)
 
     def find(self, frame: Frame) -> Field:
         """Segment `frame` and list its cells, without classes."""
         start = perf_counter()
         self._found = None
         pictures = self._pictures_of(frame.size)
-        picture = pictures.address(frame)
+        self.buffers.lend(*frame.size)
+        picture = self._address(pictures, frame)
         timings = {"upload": (perf_counter() - start) * 1e3}
-        if not self._search.settled(frame.size):
+        if not self.search.settled(frame.size):
             before = perf_counter()
             self._measure(frame, pictures, picture)
             timings["scale"] = (perf_counter() - before) * 1e3
-        scale = self._search.scale
+        scale = self.search.scale
         plan.require_searchable(self.bundle, frame.size, scale)
         setup = self._setup_of(pictures, scale)
         result, planes = setup.next_result()
-        cells, foreign = self._run(setup, picture, result, frame.size, timings)
+        found = self._run(setup, picture, result, frame.size, timings)
         self._illumination = pictures.background.read()
+        light = setup.measuring.read(frame.pixels)
+        self._device.note_result(found.nbytes + pictures.background.nbytes + setup.measuring.nbytes)
         self._found = _Found(frame, picture, result, planes)
-        return _field(frame, scale, planes, cells, setup.share(foreign), timings)
+        return DeviceField(
+            frame,
+            scale,
+            planes.mask,  # type: ignore[arg-type]
+            planes.labels,  # type: ignore[arg-type]
+            found.cells,
+            setup.share(found.foreign),
+            timings,
+            light,
+            found.grids,
+        )
 
     def classify(self, field: Field, rows: NDArray[np.intp]) -> Field:
         """Return `field` with probabilities for `rows` of its cells."""
@@ -163,7 +191,17 @@ class DevicePipeline:
         collect()
         timings |= spent if self._by_stage else {"classify": (perf_counter() - start) * 1e3}
         cells = field.cells.with_probabilities(rows, probabilities[rows])
-        return _field(field.frame, field.scale, found.planes, cells, field.foreign, timings)
+        return DeviceField(
+            field.frame,
+            field.scale,
+            found.planes.mask,  # type: ignore[arg-type]
+            found.planes.labels,  # type: ignore[arg-type]
+            cells,
+            field.foreign,
+            timings,
+            field.light,
+            field.grids,
+        )
 
     def _name(
         self, setup: Setup, found: _Found, side: int, slot: int, rows: NDArray[np.intp], spent: dict[str, float]
@@ -193,21 +231,31 @@ class DevicePipeline:
         setup.repeat((picture, result.labels.address, side, slot, batch.size), work)
 
     def close(self) -> None:
-        """Release networks, memory and the device."""
+        """Release networks, memory and the device; what a lost device no longer gives back is left to the driver."""
         if self._closed:
             return
         self._closed = True
         self._found = None
-        self._forget_pictures()
-        self._classifying.free()
-        self._segmenter.close()
-        self._classifier.close()
-        self._stream.close()
-        self._device.close()
+        self.buffers.close()
+        steps = [
+            self._forget_setup,
+            self._forget_pictures,
+            self._classifying.free,
+            self._segmenter.close,
+            self._classifier.close,
+            self._stream.close,
+            self._device.close,
+        ]
+        # A source that still decodes, into memory that is gone, would end the process: then it is not freed.
+        if self.buffers.idle:
+            steps.insert(2, self._lent.free)
+        for step in steps:
+            with suppress(DeviceError):
+                step()
 
     def _run(
         self, setup: Setup, picture: int, result: Result, size: tuple[int, int], timings: dict[str, float]
-    ) -> tuple[Cells, int]:
+    ) -> Found:
         start = perf_counter()
         if self._by_stage:
             for name, stage in setup.stages(picture, result).items():
@@ -234,9 +282,22 @@ class DevicePipeline:
                 return 0.0, 0
             setup = self._setup_of(pictures, scale)
             result, _ = setup.next_result()
-            return typical_diameter(self._run(setup, picture, result, frame.size, {})[0])
+            return typical_diameter(self._run(setup, picture, result, frame.size, {}).cells)
 
-        self._search.add(frame.size, guess_diameter(frame.pixels, self._illumination), measure)
+        self.search.add(frame.size, guess_diameter(frame.pixels, self._illumination), measure)
+
+    def _lend(self, width: int, height: int) -> Sequence[NDArray[np.uint8]]:
+        try:
+            return self._lent.pictures(width, height)
+        except OutOfMemory:
+            # Pictures are copied then, one by one.
+            return ()
+
+    def _address(self, pictures: Pictures, frame: Frame) -> int:
+        try:
+            return pictures.address(frame, self._lent.addresses)
+        except OutOfMemory as e:
+            raise self._no_room(frame.size) from e
 
     def _pictures_of(self, size: tuple[int, int]) -> Pictures:
         if self._pictures is None or self._pictures.size != size:
@@ -258,22 +319,22 @@ class DevicePipeline:
                 raise self._no_room(pictures.size) from e
         return self._setup
 
-    def _no_room(self, size: tuple[int, int]) -> RbcedgeError:
-        return RbcedgeError(
+    def _no_room(self, size: tuple[int, int]) -> Unfit:
+        return Unfit(
             f"{self._device.name} has no memory left for pictures of {size[0]}x{size[1]} px. "
-            "End other programs that use it, or choose --engine litert."
+            "End other programs that use it, or choose --engine cpu."
         )
 
     def _forget_setup(self) -> None:
-        if self._setup is not None:
-            self._setup.free()
-            self._setup = None
+        setup, self._setup = self._setup, None
+        if setup is not None:
+            setup.free()
 
     def _forget_pictures(self) -> None:
         self._forget_setup()
-        if self._pictures is not None:
-            self._pictures.free()
-            self._pictures = None
+        pictures, self._pictures = self._pictures, None
+        if pictures is not None:
+            pictures.free()
 
     def _allocate_batches(self, buckets: Sequence[int]) -> Classifying:
         most = self._classifier.input_shape[0]
@@ -293,11 +354,5 @@ class DevicePipeline:
             return made
         raise RbcedgeError(
             f"{self._device.name} has no memory left to classify cells. "
-            "End other programs that use it, or choose --engine litert."
+            "End other programs that use it, or choose --engine cpu."
         )
-
-
-def _field(
-    frame: Frame, scale: float, planes: Planes, cells: Cells, foreign: float, timings: dict[str, float]
-) -> DeviceField:
-    return DeviceField(frame, scale, planes.mask, planes.labels, cells, foreign, timings)  # type: ignore[arg-type]

@@ -29,14 +29,17 @@ class HostPipeline:
     bundle : Bundle
     segmenter, classifier : Engine
         Of that bundle.
-    scale : float or None
-        Native px per source px; None measures it on the first fields, anew for each picture size.
+    scale : float, Search or None
+        Native px per source px; None measures it on the first fields, anew for each picture size; a `Search` that
+        another pipeline began is carried on.
     """
 
-    def __init__(self, bundle: Bundle, segmenter: Engine, classifier: Engine, scale: float | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, segmenter: Engine, classifier: Engine, scale: float | Search | None = None
+    ) -> None:
         self.bundle = bundle
         self._segmenter, self._classifier = segmenter, classifier
-        self._search = Search(bundle.diameter_px, bundle.um_per_px, scale)
+        self._search = scale if isinstance(scale, Search) else Search(bundle.diameter_px, bundle.um_per_px, scale)
         self._illumination: Illumination | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from queue import Queue
 from threading import Event, Thread
@@ -67,6 +68,7 @@ class Saver:
     def append(self, update: Update, status: Status) -> None:
         """Hand a field to the writer. Raises what made an earlier one fail."""
         self._raise()
+        update = self._own(update)
         frame = update.field.frame
         if self._stills:
             name = self._names.of(frame.source)
@@ -102,6 +104,16 @@ class Saver:
             except Exception as error:
                 self._error = error
                 self._failed.set()
+
+    def _own(self, update: Update) -> Update:
+        """Take hold of what is written later, in another thread: pictures on a device stay there only for a while."""
+        # Once asked for, masks and labels stay with the field.
+        if "masks" in self._kinds:
+            _ = update.field.mask
+        if not self._kinds & {"overlays", "crops"}:
+            return update
+        _ = update.field.labels
+        return replace(update, field=replace(update.field, frame=update.field.frame.kept()))
 
     def _write(self, update: Update, name: str) -> None:
         field, bundle = update.field, self._bundle

@@ -73,6 +73,11 @@ class Ahead(Generic[T]):
                 raise error
             raise StopIteration
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread still runs; after `close` that means it hangs."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop the thread and wait for the item in hand. Safe to call twice and from another thread."""
         with self._changed:

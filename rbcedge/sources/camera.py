@@ -14,6 +14,7 @@ import cv2
 from numpy.typing import NDArray
 
 from rbcedge.errors import UsageError
+from rbcedge.sources.buffers import Buffers
 from rbcedge.sources.capture import Capture, open_device, open_pipeline, open_stream
 from rbcedge.sources.devices import Camera, check_device, list_cameras
 from rbcedge.sources.live import Live
@@ -24,7 +25,12 @@ _MANUAL, _AUTO = 1.0, (3.0, 0.0)
 _EXPOSURE_UNITS_PER_MS = 10.0
 
 
-def camera(uri: str, options: SourceOptions, opener: Callable[[], Capture] | None = None) -> Live:
+def camera(
+    uri: str,
+    options: SourceOptions,
+    opener: Callable[[], Capture] | None = None,
+    buffers: Buffers | None = None,
+) -> Live:
     """Open a camera: ``0``, ``camera:0``, ``/dev/video0`` or ``v4l2:///dev/video0``.
 
     Parameters
@@ -33,6 +39,8 @@ def camera(uri: str, options: SourceOptions, opener: Callable[[], Capture] | Non
     options : SourceOptions
     opener : callable, optional
         Opens the device; by default OpenCV does, after looking whether it is there.
+    buffers : Buffers, optional
+        Pictures to decode into.
 
     Raises
     ------
@@ -53,10 +61,15 @@ def camera(uri: str, options: SourceOptions, opener: Callable[[], Capture] | Non
         return capture
 
     hint = "Another program may be using it; if none does, unplug it and plug it in again."
-    return Live(f"{name}{label}", open_it, lambda c, p: granted(c, p, options), options, hint)
+    return Live(f"{name}{label}", open_it, lambda c, p: granted(c, p, options), options, hint, buffers)
 
 
-def network(url: str, options: SourceOptions, opener: Callable[[], Capture] | None = None) -> Live:
+def network(
+    url: str,
+    options: SourceOptions,
+    opener: Callable[[], Capture] | None = None,
+    buffers: Buffers | None = None,
+) -> Live:
     """Open an ``rtsp://`` or ``http(s)://`` stream.
 
     Raises
@@ -66,10 +79,15 @@ def network(url: str, options: SourceOptions, opener: Callable[[], Capture] | No
     """
     open_it = opener or (lambda: open_stream(url, max(options.open_timeout_s, options.silence_s)))
     hint = "Check the address, the network, and the user and password if it needs them."
-    return Live(without_password(url), open_it, lambda c, p: granted(c, p, SourceOptions()), options, hint)
+    return Live(without_password(url), open_it, lambda c, p: granted(c, p, SourceOptions()), options, hint, buffers)
 
 
-def pipeline(uri: str, options: SourceOptions, opener: Callable[[], Capture] | None = None) -> Live:
+def pipeline(
+    uri: str,
+    options: SourceOptions,
+    opener: Callable[[], Capture] | None = None,
+    buffers: Buffers | None = None,
+) -> Live:
     """Open a GStreamer pipeline, ``gst:…``; one without a sink gets an appsink that keeps the newest picture.
 
     Raises
@@ -84,7 +102,7 @@ def pipeline(uri: str, options: SourceOptions, opener: Callable[[], Capture] | N
         text += " ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
     open_it = opener or (lambda: open_pipeline(text))
     hint = "Try the pipeline with gst-launch-1.0."
-    return Live("gst", open_it, lambda c, p: granted(c, p, SourceOptions()), options, hint)
+    return Live("gst", open_it, lambda c, p: granted(c, p, SourceOptions()), options, hint, buffers)
 
 
 def device_of(uri: str) -> str:

@@ -9,6 +9,7 @@ import cv2
 from numpy.typing import NDArray
 
 from rbcedge.errors import RbcedgeError
+from rbcedge.sources.buffers import Buffers, Picture
 
 
 class Capture(Protocol):
@@ -20,13 +21,25 @@ class Capture(Protocol):
 
     def grab(self) -> bool: ...
 
-    def retrieve(self) -> tuple[bool, NDArray[Any] | None]: ...
+    def retrieve(self, image: NDArray[Any] | None = None, /) -> tuple[bool, NDArray[Any] | None]: ...
 
     def get(self, property_id: int, /) -> float: ...
 
     def set(self, property_id: int, value: float, /) -> bool: ...
 
     def release(self) -> None: ...
+
+
+def retrieve(capture: Capture, buffers: Buffers, picture: Picture | None) -> NDArray[Any] | None:
+    """Decode the grabbed picture, into `picture` where it is one of `buffers` and fits; None where that fails.
+
+    OpenCV takes an array of its own where size or type differ; `picture` is then given back.
+    """
+    ok, pixels = capture.retrieve() if picture is None else capture.retrieve(picture)
+    good = ok and pixels is not None and pixels.size > 0
+    if picture is not None and not (good and pixels is not None and pixels.ctypes.data == picture.ctypes.data):
+        buffers.give_back(picture)
+    return pixels if good else None
 
 
 def open_file(target: str, timeout_s: float = 10.0) -> Capture:

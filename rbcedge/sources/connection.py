@@ -12,7 +12,8 @@ import cv2
 from numpy.typing import NDArray
 
 from rbcedge.errors import RbcedgeError
-from rbcedge.sources.capture import Capture
+from rbcedge.sources.buffers import Buffers, Picture, no_buffers
+from rbcedge.sources.capture import Capture, retrieve
 from rbcedge.sources.slot import Slot
 
 # Single grabs fail now and then on a poor cable; so many in a row are a loss.
@@ -51,6 +52,9 @@ class Connection:
         Given the capture and its first picture, says in words what was really got.
     first : int, optional
         Begin at once, with this number.
+    buffers : Buffers, optional
+        Pictures that count are decoded into these. With two of them, one may wait in the slot while the other is
+        worked on; when the next picture comes then, the waiting one is dropped for it.
     """
 
     def __init__(
@@ -58,11 +62,13 @@ class Connection:
         opener: Callable[[], Capture],
         inspect: Callable[[Capture, NDArray[Any]], str],
         first: int | None = None,
+        buffers: Buffers | None = None,
     ) -> None:
         self.slot: Slot[Shot] = Slot()
         self.refused: RbcedgeError | None = None
         self._opener = opener
         self._inspect = inspect
+        self._buffers = buffers or no_buffers()
         self._granted: Slot[str] = Slot()
         self._retired = Event()
         self._lock = Lock()
@@ -119,7 +125,7 @@ class Connection:
     def retire(self, wait_s: float = 0.0) -> None:
         """Tell the thread to release the device and end, and wait so long for it."""
         self._retired.set()
-        self.slot.end(discard=True)
+        self._done_with(self.slot.end(discard=True))
         self._granted.end(discard=True)
         if wait_s > 0:
             self._thread.join(wait_s)
@@ -163,8 +169,8 @@ class Connection:
                 with self._lock:
                     self._alive_s = now
                 continue
-            ok, pixels = capture.retrieve()
-            if not ok or pixels is None or pixels.size == 0:
+            pixels = retrieve(capture, self._buffers, self._place() if counting else None)
+            if pixels is None:
                 undecodable += 1
                 with self._lock:
                     self._undecodable += counting
@@ -178,5 +184,17 @@ class Connection:
                 proven = True
                 self._granted.put(self._inspect(capture, pixels))
             if counting:
-                self.slot.put(Shot(number, now, pixels))
+                self._done_with(self.slot.put(Shot(number, now, pixels)))
         return "closed"
+
+    def _place(self) -> Picture | None:
+        """Where the next picture is decoded to; None for an array of its own."""
+        free = self._buffers.take()
+        if free is None and not self._buffers.idle:
+            self._done_with(self.slot.recall())
+            free = self._buffers.take()
+        return free
+
+    def _done_with(self, shot: Shot | None) -> None:
+        if shot is not None:
+            self._buffers.give_back(shot.pixels)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Frame, Gap
 from rbcedge.sources.base import Kind
+from rbcedge.sources.buffers import Buffers, no_buffers
 from rbcedge.sources.capture import Capture
 from rbcedge.sources.connection import Connection, Shot
 from rbcedge.sources.options import SourceOptions
@@ -40,6 +41,8 @@ class Live:
     options : SourceOptions
     hint : str
         What the user may do where it does not open.
+    buffers : Buffers, optional
+        Pictures to decode into.
 
     Raises
     ------
@@ -54,6 +57,7 @@ class Live:
         inspect: Callable[[Capture, NDArray[Any]], str],
         options: SourceOptions,
         hint: str = "",
+        buffers: Buffers | None = None,
     ) -> None:
         self._name = name
         self._opener = opener
@@ -64,7 +68,9 @@ class Live:
         self._started = False
         self._hanging: list[Connection] = []
         self._dropped = 0
-        self._connection = Connection(opener, inspect)
+        self._buffers = buffers or no_buffers()
+        self._first_size = (0, 0)
+        self._connection = Connection(opener, self._look, buffers=self._buffers)
         try:
             granted = self._connection.granted(options.open_timeout_s)
         except BaseException:
@@ -77,8 +83,14 @@ class Live:
                 raise self._connection.refused
             raise RbcedgeError(f"{name}: {reason}. {hint}".rstrip())
         self._granted = granted
+        self._buffers.want(*self._first_size)
         # A thread inside a driver while the interpreter ends would abort the process.
         atexit.register(self.close)
+
+    def _look(self, capture: Capture, pixels: NDArray[Any]) -> str:
+        """In the capture thread, before anybody is told of the first picture."""
+        self._first_size = (pixels.shape[1], pixels.shape[0])
+        return self._inspect(capture, pixels)
 
     @property
     def name(self) -> str:
@@ -129,6 +141,7 @@ class Live:
                     yield Gap(self._name, "pictures that could not be decoded", frames=undecodable)
                 if shot is not None:
                     yield self._framed(shot)
+                    self._buffers.give_back(shot.pixels)
                 elif self._stop.is_set():
                     return
                 else:
@@ -145,7 +158,7 @@ class Live:
             pixels = frame_to_bgr8(shot.pixels)
         except ValueError as error:
             return Gap(self._name, str(error))
-        return Frame(shot.number, shot.time_s, pixels, self._name)
+        return Frame(shot.number, shot.time_s, pixels, self._name, self._buffers.holds(pixels))
 
     def _reconnect(self, last_s: float, reason: str) -> Iterator[Frame | Gap]:
         """Record the loss, open the device again, record the rest of the time lost."""
@@ -181,7 +194,7 @@ class Live:
             if self._stop.is_set() or len(self._hanging) >= _MOST_HANGING:
                 return None
             self._dropped += self._connection.slot.dropped
-            self._connection = Connection(self._opener, self._inspect, number)
+            self._connection = Connection(self._opener, self._look, number, self._buffers)
         return self._connection.granted(self._options.open_timeout_s)
 
     def close(self) -> None:
@@ -191,4 +204,6 @@ class Live:
             self._stop.set()
             connection = self._connection
         connection.retire(wait_s=2.0 if first else 0.0)
+        if first and not any(c.running for c in (connection, *self._hanging)):
+            self._buffers.reclaim()
         atexit.unregister(self.close)

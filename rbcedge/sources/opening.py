@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from rbcedge.errors import RbcedgeError, UsageError
 from rbcedge.sources import images, video
 from rbcedge.sources.base import Source
+from rbcedge.sources.buffers import Buffers
 from rbcedge.sources.images import Stills, is_picture, name_stills, pictures_below
 from rbcedge.sources.options import SourceOptions
 from rbcedge.sources.quiet import hush
@@ -21,7 +22,9 @@ ACCEPTED = (
 )
 
 
-def open_source(uris: str | Sequence[str], options: SourceOptions | None = None) -> Source:
+def open_source(
+    uris: str | Sequence[str], options: SourceOptions | None = None, buffers: Buffers | None = None
+) -> Source:
     """Open what the user named.
 
     Parameters
@@ -31,6 +34,8 @@ def open_source(uris: str | Sequence[str], options: SourceOptions | None = None)
         ``./0`` for a folder of that name.
     options : SourceOptions, optional
         Requests for cameras.
+    buffers : Buffers, optional
+        Pictures that cameras, streams and videos decode into; their frames are then borrowed.
 
     Raises
     ------
@@ -47,17 +52,17 @@ def open_source(uris: str | Sequence[str], options: SourceOptions | None = None)
     openers = [(uri, _stream(uri)) for uri in given]
     if len(given) == 1:
         uri, opener = openers[0]
-        return _files(given) if opener is None else opener(uri, options)
+        return _files(given, buffers) if opener is None else opener(uri, options, buffers)
     for uri, opener in openers:
         if opener is not None:
             raise UsageError(
                 f"{uri}: a camera, stream or simulation is a source on its own. "
                 "Several sources can only be pictures, folders and globs."
             )
-    return _files(given)
+    return _files(given, buffers)
 
 
-_Opener = Callable[[str, SourceOptions], Source]
+_Opener = Callable[[str, SourceOptions, Buffers | None], Source]
 
 
 def _stream(uri: str) -> _Opener | None:
@@ -86,36 +91,36 @@ def _stream(uri: str) -> _Opener | None:
     return opener
 
 
-def _camera(uri: str, options: SourceOptions) -> Source:
+def _camera(uri: str, options: SourceOptions, buffers: Buffers | None) -> Source:
     from rbcedge.sources.camera import camera
 
-    return camera(uri, options)
+    return camera(uri, options, buffers=buffers)
 
 
-def _network(uri: str, options: SourceOptions) -> Source:
+def _network(uri: str, options: SourceOptions, buffers: Buffers | None) -> Source:
     from rbcedge.sources.camera import network
 
     parts = urlsplit(uri)
     if not parts.hostname:
         raise UsageError(f"{uri}: the address names no host, as in {parts.scheme}://192.168.1.20/stream")
     if parts.scheme.startswith("http") and PurePosixPath(parts.path).suffix.lower() in video.SUFFIXES:
-        return Video(uri, PurePosixPath(parts.path).name, open_timeout_s=options.open_timeout_s)
-    return network(uri, options)
+        return Video(uri, PurePosixPath(parts.path).name, open_timeout_s=options.open_timeout_s, buffers=buffers)
+    return network(uri, options, buffers=buffers)
 
 
-def _pipeline(uri: str, options: SourceOptions) -> Source:
+def _pipeline(uri: str, options: SourceOptions, buffers: Buffers | None) -> Source:
     from rbcedge.sources.camera import pipeline
 
-    return pipeline(uri, options)
+    return pipeline(uri, options, buffers=buffers)
 
 
-def _simulated(uri: str, options: SourceOptions) -> Source:
+def _simulated(uri: str, options: SourceOptions, buffers: Buffers | None) -> Source:
     from rbcedge.sources.simulated import simulated
 
     return simulated(uri)
 
 
-def _files(given: Sequence[str]) -> Source:
+def _files(given: Sequence[str], buffers: Buffers | None) -> Source:
     """Open files, folders and globs: one video, or any number of pictures."""
     found: list[tuple[Path, Path]] = []
     videos: list[Path] = []
@@ -146,7 +151,7 @@ def _files(given: Sequence[str]) -> Source:
     if videos and (found or len(videos) > 1):
         raise UsageError(f"{videos[0]}: a video is a source on its own; several sources can only be pictures")
     if videos:
-        return Video(str(videos[0]), videos[0].name)
+        return Video(str(videos[0]), videos[0].name, buffers=buffers)
     name = given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"
     return Stills(name_stills(found), name)
 

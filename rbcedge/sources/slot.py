@@ -33,14 +33,22 @@ class Slot(Generic[T]):
         with self._changed:
             return self._ended and self._item is None
 
-    def put(self, item: T) -> None:
-        """Leave `item` for the consumer in place of the one that waits, if any. Ignored after the end."""
+    def put(self, item: T) -> T | None:
+        """Leave `item` for the consumer; return what it takes the place of, after the end `item` itself."""
         with self._changed:
             if self._ended:
-                return
+                return item
             self._dropped += self._item is not None
-            self._item = item
+            replaced, self._item = self._item, item
             self._changed.notify_all()
+            return replaced
+
+    def recall(self) -> T | None:
+        """Take the item that waits away from the consumer, as dropped; None where none does."""
+        with self._changed:
+            self._dropped += self._item is not None
+            item, self._item = self._item, None
+            return item
 
     def take(self, timeout_s: float | None = None) -> T | None:
         """Wait for an item. None when none came within `timeout_s`, or none will come any more."""
@@ -54,11 +62,13 @@ class Slot(Generic[T]):
             item, self._item = self._item, None
             return item
 
-    def end(self, discard: bool = False) -> None:
-        """Say that nothing more will come. What waits can still be taken, unless it is to be dropped."""
+    def end(self, discard: bool = False) -> T | None:
+        """Say that nothing more will come. What waits can still be taken, unless it is to be dropped and returned."""
         with self._changed:
             self._ended = True
+            dropped = None
             if discard:
                 self._dropped += self._item is not None
-                self._item = None
+                dropped, self._item = self._item, None
             self._changed.notify_all()
+            return dropped

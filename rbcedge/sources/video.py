@@ -15,7 +15,8 @@ from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Frame, Gap
 from rbcedge.sources.ahead import Ahead
 from rbcedge.sources.base import Kind
-from rbcedge.sources.capture import Capture, open_file
+from rbcedge.sources.buffers import Buffers, Picture, no_buffers
+from rbcedge.sources.capture import Capture, open_file, retrieve
 from rbcedge.sources.pixels import frame_to_bgr8
 
 SUFFIXES = frozenset(
@@ -64,6 +65,8 @@ class Video:
         Name of the source in records.
     capture : Capture, optional
         An opened capture; by default OpenCV opens `target`.
+    buffers : Buffers, optional
+        Pictures to decode into; decoding waits while none is free.
 
     Raises
     ------
@@ -71,20 +74,27 @@ class Video:
         It cannot be opened, or no frame of it can be decoded.
     """
 
-    def __init__(self, target: str, name: str, capture: Capture | None = None, open_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        name: str,
+        capture: Capture | None = None,
+        open_timeout_s: float = 10.0,
+        buffers: Buffers | None = None,
+    ) -> None:
         self._name = name
+        self._buffers = buffers or no_buffers()
         self._capture = open_file(target, open_timeout_s) if capture is None else capture
         self._lock = Lock()
         self._closed = False
         self._ahead: Ahead[Frame | Gap] | None = None
-        first = self._next() if self._capture.isOpened() else None
+        first = self._decode(None) if self._capture.isOpened() and self._grab() else None
         if first is None:
             self._capture.release()
             path = Path(target)
             if path.is_file() and path.stat().st_size == 0:
                 raise RbcedgeError(f"{target}: empty file (0 bytes)")
             raise RbcedgeError(f"{target}: cannot be read as a video: damaged, cut short, or of an unknown format")
-        self._first: NDArray[Any] | None = first
         self._size = first.shape[1], first.shape[0]
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self._fps = fps if math.isfinite(fps) and 0 < fps < 10_000 else 0.0
@@ -95,6 +105,7 @@ class Video:
         # Where an AVI is cut, its last frame is decoded from what is there of it, up to three quarters of it wrong.
         # Other containers leave a frame that is not whole out.
         self._partial = suffix == ".avi"
+        self._buffers.want(*self._size)
 
     @property
     def name(self) -> str:
@@ -119,12 +130,26 @@ class Video:
     def __len__(self) -> int:
         return self._count
 
-    def _next(self) -> NDArray[Any] | None:
+    def _grab(self) -> bool:
         try:
-            ok, pixels = self._capture.read()
+            return self._capture.grab()
+        except cv2.error:
+            return False
+
+    def _decode(self, place: Picture | None) -> NDArray[Any] | None:
+        """Decode the grabbed frame, into `place` where there is one; it may be done twice."""
+        try:
+            return retrieve(self._capture, self._buffers, place)
         except cv2.error:
             return None
-        return pixels if ok and pixels is not None and pixels.size else None
+
+    def _place(self) -> Picture | None:
+        """Wait for a picture to decode into; None where none was lent."""
+        while not self._closed:
+            free = self._buffers.take(wait_s=0.1)
+            if free is not None or self._buffers.idle:
+                return free
+        return None
 
     def _time(self, index: int, before: float) -> float:
         """Position of the frame just read, in s; by number and rate where the file does not say."""
@@ -135,16 +160,16 @@ class Video:
 
     def _read(self) -> Iterator[Frame | Gap]:
         index, time_s = 0, -1.0
-        pixels, self._first = self._first, None
+        more = True
         try:
-            while pixels is not None:
+            # The first frame is grabbed already.
+            while more and (pixels := self._decode(self._place())) is not None:
                 time_s = self._time(index, time_s)
-                following = self._next()
-                if following is None and self._partial and self._missing(index + 1, time_s):
+                more = self._grab()
+                if not more and self._partial and self._missing(index + 1, time_s):
                     break
-                yield Frame(index, time_s, frame_to_bgr8(pixels), self._name)
+                yield Frame(index, time_s, frame_to_bgr8(pixels), self._name, self._buffers.holds(pixels))
                 index += 1
-                pixels = following
             missing = self._missing(index, time_s)
             if missing:
                 reason = f"the video ends after {index} of {self._count} frames: it is cut short or damaged"
@@ -175,15 +200,25 @@ class Video:
                 return
             self._ahead = Ahead(self._read(), name="rbcedge-video")
         try:
-            yield from self._ahead
+            for item in self._ahead:
+                yield item
+                if isinstance(item, Frame):
+                    self._buffers.give_back(item.pixels)
         finally:
-            self._ahead.close()
+            self._let_go(self._ahead)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             ahead = self._ahead
         if ahead is not None:
-            ahead.close()
+            self._let_go(ahead)
         else:
             self._capture.release()
+
+    def _let_go(self, ahead: Ahead[Frame | Gap]) -> None:
+        """End decoding; pictures come back unless the decoder hangs in one."""
+        self._closed = True
+        ahead.close()
+        if not ahead.running:
+            self._buffers.reclaim()

@@ -42,6 +42,12 @@ class Background:
             self.gain: DeviceMemory = pool.memory(rows * columns * 12)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that come back of a picture."""
+        rows, columns = self._layout.grid
+        return rows * columns * 12
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Columns and rows of the background's grid."""
         rows, columns = self._layout.grid

@@ -13,14 +13,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rbcedge.errors import DeviceError, RbcedgeError
 
-class OutOfMemory(Exception):
+
+class OutOfMemory(DeviceError):
     """The device has no room for an allocation; the caller may try with less."""
+
+
+class Missing(RbcedgeError):
+    """The package that drives the device is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfers:
-    """Copies made through a device since it was opened. Kernels that read mapped memory copy nothing.
+    """Copies made through a device since it was opened, and what came back without one.
 
     Attributes
     ----------
@@ -30,6 +36,8 @@ class Transfers:
         Copies from device to host memory by the driver.
     staged, staged_bytes : int
         Copies by the CPU of pictures that were not decoded into the device's own mapped memory.
+    results, result_bytes : int
+        Results that kernels wrote into mapped memory and the CPU read there.
     """
 
     uploads: int = 0
@@ -38,6 +46,13 @@ class Transfers:
     download_bytes: int = 0
     staged: int = 0
     staged_bytes: int = 0
+    results: int = 0
+    result_bytes: int = 0
+
+    @property
+    def back_bytes(self) -> int:
+        """Everything that came back from the device."""
+        return self.download_bytes + self.result_bytes
 
     def uploaded(self, nbytes: int) -> Transfers:
         """Return the record with one more upload."""
@@ -50,6 +65,10 @@ class Transfers:
     def copied(self, nbytes: int) -> Transfers:
         """Return the record with one more picture copied by the CPU."""
         return replace(self, staged=self.staged + 1, staged_bytes=self.staged_bytes + nbytes)
+
+    def returned(self, nbytes: int) -> Transfers:
+        """Return the record with one more result that the CPU read in mapped memory."""
+        return replace(self, results=self.results + 1, result_bytes=self.result_bytes + nbytes)
 
 
 class DeviceMemory(Protocol):
@@ -117,7 +136,8 @@ class Device(Protocol):
     """A device opened by this thread.
 
     Implementations: `pycuda_driver.PyCudaDevice`, `cuda_python.CudaPythonDevice`, `cpu.CpuDevice`. Opening one where
-    there is no GPU, driver or package raises `RbcedgeError` in plain words.
+    there is no GPU or driver raises `RbcedgeError` in plain words, without the package `Missing`. Whatever fails
+    later raises `DeviceError`: the GPU may be lost.
     """
 
     @property
@@ -148,6 +168,9 @@ class Device(Protocol):
 
     def note_copy(self, nbytes: int) -> None:
         """Count a picture that the CPU copied into mapped memory."""
+
+    def note_result(self, nbytes: int) -> None:
+        """Count a result that the CPU read in mapped memory."""
 
     def close(self) -> None:
         """Release the device and whatever it still holds. Safe to call twice."""

@@ -72,8 +72,9 @@ class CpuStream:
 class CpuKernel:
     """One compiled kernel. See `base.Kernel`."""
 
-    def __init__(self, name: str, function: Any, signature: tuple[str, ...], workers: int) -> None:
-        self._name, self._function, self._signature, self._workers = name, function, signature, workers
+    def __init__(self, name: str, function: Any, signature: tuple[str, ...], workers: int, order: int) -> None:
+        self._name, self._function, self._signature = name, function, signature
+        self._workers, self._order = workers, order
 
     def launch(self, stream: Stream, threads: int, *arguments: Argument) -> None:
         """Run the threads, and return when all are done."""
@@ -81,20 +82,20 @@ class CpuKernel:
         if threads == 0:
             return
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-        self._function(-(-threads // BLOCK), BLOCK, self._workers, addresses)
+        self._function(-(-threads // BLOCK), BLOCK, self._workers, self._order, addresses)
 
 
 class CpuModule:
     """A shared library of kernels. See `base.Module`."""
 
-    def __init__(self, path: Path, source: str, workers: int) -> None:
+    def __init__(self, path: Path, source: str, workers: int, order: int = 1) -> None:
         library = ctypes.CDLL(str(path))
         self._kernels = {}
         for name, signature in signatures(source).items():
             function = getattr(library, f"launch_{name}")
-            function.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p)
+            function.argtypes = (ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
             function.restype = None
-            self._kernels[name] = CpuKernel(name, function, signature, workers)
+            self._kernels[name] = CpuKernel(name, function, signature, workers, order)
 
     def kernel(self, name: str) -> CpuKernel:
         """Return the kernel `name`."""
@@ -108,12 +109,14 @@ class CpuDevice:
     ----------
     workers : int
         CPU threads a launch is shared among.
+    order : int
+        In which order a kernel's threads run: 1 forwards, -1 backwards, any other number one of its own.
     """
 
     name = "CPU"
 
-    def __init__(self, workers: int = 1) -> None:
-        self._workers = workers
+    def __init__(self, workers: int = 1, order: int = 1) -> None:
+        self._workers, self._order = workers, order
         self.transfers = Transfers()
 
     def allocate(self, nbytes: int) -> CpuMemory:
@@ -130,7 +133,7 @@ class CpuDevice:
 
     def load(self, source: str) -> CpuModule:
         """Build the kernels, or take them from the cache."""
-        return CpuModule(build(source), source, self._workers)
+        return CpuModule(build(source), source, self._workers, self._order)
 
     def upload(self, array: NDArray[np.generic], memory: DeviceMemory, stream: Stream) -> None:
         """Copy, and count it."""
@@ -149,6 +152,10 @@ class CpuDevice:
     def note_copy(self, nbytes: int) -> None:
         """Count a picture that was copied."""
         self.transfers = self.transfers.copied(nbytes)
+
+    def note_result(self, nbytes: int) -> None:
+        """Count a result that the CPU read in mapped memory."""
+        self.transfers = self.transfers.returned(nbytes)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -189,7 +196,7 @@ def build(source: str, folder: Path | None = None) -> Path:
     if program is None:
         raise RbcedgeError(
             "Running the GPU's kernels on the CPU needs a C++ compiler, and none was found. "
-            "Install one (apt install g++) or set CXX; a count on the CPU needs none: --engine litert."
+            "Install one (apt install g++) or set CXX; a count on the CPU needs none: --engine cpu."
         )
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         half = Path(scratch) / "kernels.so"
@@ -208,6 +215,7 @@ def _launcher(name: str, parameters: str) -> str:
     types = [p.rpartition("*")[0] + "*" if "*" in p else p.split()[0] for p in parameters.split(",")]
     values = ", ".join(f"*({t} *)arguments[{i}]" for i, t in enumerate(types))
     return (
-        f'extern "C" void launch_{name}(unsigned blocks, unsigned size, unsigned workers, void **arguments) {{\n'
-        f"    run_grid(blocks, size, workers, [=] {{ {name}({values}); }});\n}}"
+        f'extern "C" void launch_{name}(unsigned blocks, unsigned size, unsigned workers, int order, '
+        f"void **arguments) {{\n"
+        f"    run_grid(blocks, size, workers, order, [=] {{ {name}({values}); }});\n}}"
     )

@@ -137,7 +137,7 @@ class Classifying:
     def __init__(
         self, device: Device, stream: Stream, kernels: Kernels, executor: Executor, bundle: Bundle, sizes: list[int]
     ) -> None:
-        self._stream, self._kernels, self._executor = stream, kernels, executor
+        self._device, self._stream, self._kernels, self._executor = device, stream, kernels, executor
         self._classes, self._exponent = len(bundle.labels), float(np.float32(1 / bundle.temperature))
         self._sizes, self.as_float = sizes, executor.input_dtype.itemsize == 4
         largest, area = sizes[-1], bundle.crop_px**2
@@ -148,8 +148,10 @@ class Classifying:
             self._raw = pool.memory(largest * self._classes * 4)
             self._rows: MappedMemory = pool.mapped(SLOTS * largest * 4)
             self._found: MappedMemory = pool.mapped(SLOTS * largest * self._classes * 4)
-            # An engine may need memory of its own for its largest batch: better now than in the middle of a run.
-            executor.bind(self._input.address, self._raw.address, (largest, bundle.crop_px, bundle.crop_px, 3))
+            # An engine may need memory of its own for each batch: better now than in the middle of a run.
+            for size in sizes:
+                for side in sorted({bundle.small_crop_px, bundle.crop_px}):
+                    executor.bind(self._input.address, self._raw.address, (size, side, side, 3))
 
     def batches(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Share rows among batches; none is lost."""
@@ -177,6 +179,7 @@ class Classifying:
         start = slot * self._sizes[-1]
         whole = self._found.array[: SLOTS * self._sizes[-1] * self._classes * 4].view(np.float32)
         own: NDArray[np.float32] = whole.reshape(-1, self._classes)[start : start + count]
+        self._device.note_result(own.nbytes)
         return np.array(own)
 
     def free(self) -> None:

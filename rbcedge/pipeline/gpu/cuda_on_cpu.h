@@ -1,7 +1,7 @@
 // The CUDA that kernels.cu uses, for a C++ compiler: every launch runs thread by thread on the CPU.
 //
-// No shared memory and no __syncthreads: kernels that need them do not compile. With several workers, blocks run at
-// the same time, so that races between threads of different blocks are real ones.
+// No shared memory and no __syncthreads: kernels that need them do not compile. With several workers, threads run
+// at the same time, so that races between them are real ones.
 #pragma once
 
 #include <math.h>
@@ -21,6 +21,9 @@ OWN_THREAD threadIdx = {0, 0, 0};
 OWN_THREAD blockIdx = {0, 0, 0};
 OWN_THREAD blockDim = {1, 1, 1};
 OWN_THREAD gridDim = {1, 1, 1};
+
+#define LOAD(at) __atomic_load_n(at, __ATOMIC_RELAXED)
+#define STORE(at, v) __atomic_store_n(at, v, __ATOMIC_RELAXED)
 
 template <class T> static inline T atomicAdd(T *at, T v) { return __atomic_fetch_add(at, v, __ATOMIC_RELAXED); }
 template <class T> static inline T atomicOr(T *at, T v) { return __atomic_fetch_or(at, v, __ATOMIC_RELAXED); }
@@ -46,22 +49,35 @@ static inline int atomicMax(int *at, int v) {
 
 static inline int __popc(unsigned int v) { return __builtin_popcount(v); }
 
-template <class Kernel> static void run_blocks(unsigned first, unsigned step, unsigned blocks, unsigned size, Kernel kernel) {
+// The threads of a grid, every `step`-th from `first` on. `order`: 1 one after the other, -1 backwards, any other
+// number some order of its own: a GPU promises none.
+template <class Kernel>
+static void run_threads(unsigned first, unsigned step, unsigned blocks, unsigned size, int order, Kernel kernel) {
+    unsigned long long n = (unsigned long long)blocks * size, stride = 1, a, b;
+    if (order != 1 && order != -1)
+        for (stride = (unsigned)order % n | 1;; stride += 2) {
+            for (a = stride, b = n; b;) {
+                unsigned long long rest = a % b;
+                a = b;
+                b = rest;
+            }
+            if (a == 1) break;
+        }
     blockDim = {size, 1, 1};
     gridDim = {blocks, 1, 1};
-    for (unsigned b = first; b < blocks; b += step) {
-        blockIdx.x = b;
-        for (unsigned t = 0; t < size; ++t) {
-            threadIdx.x = t;
-            kernel();
-        }
+    for (unsigned long long k = first; k < n; k += step) {
+        unsigned long long at = order == -1 ? n - 1 - k : k * stride % n;
+        blockIdx.x = (unsigned)(at / size);
+        threadIdx.x = (unsigned)(at % size);
+        kernel();
     }
 }
 
-template <class Kernel> static void run_grid(unsigned blocks, unsigned size, unsigned workers, Kernel kernel) {
+template <class Kernel>
+static void run_grid(unsigned blocks, unsigned size, unsigned workers, int order, Kernel kernel) {
     std::vector<std::thread> others;
-    for (unsigned w = 1; w < workers && w < blocks; ++w)
-        others.emplace_back([=] { run_blocks(w, workers, blocks, size, kernel); });
-    run_blocks(0, workers < 1 ? 1 : workers, blocks, size, kernel);
+    for (unsigned w = 1; w < workers; ++w)
+        others.emplace_back([=] { run_threads(w, workers, blocks, size, order, kernel); });
+    run_threads(0, workers < 1 ? 1 : workers, blocks, size, order, kernel);
     for (auto &t : others) t.join();
 }

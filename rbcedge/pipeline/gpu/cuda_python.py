@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rbcedge.errors import RbcedgeError
-from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, OutOfMemory, Stream, Transfers
+from rbcedge.errors import DeviceError, RbcedgeError
+from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, Missing, OutOfMemory, Stream, Transfers
 from rbcedge.pipeline.gpu.nvrtc import compiled
 from rbcedge.pipeline.gpu.source import BLOCK, pack, signatures
 
@@ -25,18 +26,24 @@ class _Driver:
         try:
             from cuda.bindings import driver
         except ImportError as e:
-            raise RbcedgeError(
-                "NVIDIA's Python package is not installed. Install it (pip install 'rbcedge[gpu]'), "
-                "or choose --engine litert."
+            raise Missing(
+                "NVIDIA's Python package is not installed. Install it (pip install cuda-bindings), "
+                "or choose --engine cpu."
             ) from e
         self.library: Any = driver
 
     def __call__(self, name: str, *arguments: Any) -> Any:
-        error, *values = getattr(self.library, f"cu{name}")(*arguments)
+        try:
+            error, *values = getattr(self.library, f"cu{name}")(*arguments)
+        except RuntimeError as e:  # the package's own, for functions that the driver lacks
+            raise DeviceError(
+                f"The NVIDIA driver is too old for the installed cuda-bindings (cu{name}). Update the driver, or "
+                "install cuda-bindings of its CUDA version."
+            ) from e
         if int(error) == _OUT_OF_MEMORY:
-            raise OutOfMemory(name)
+            raise OutOfMemory(f"The GPU has no memory left (cu{name}).")
         if int(error):
-            raise RbcedgeError(f"The GPU failed in cu{name} ({getattr(error, 'name', error)}).")
+            raise DeviceError(f"The GPU failed in cu{name} ({getattr(error, 'name', error)}).")
         return values[0] if len(values) == 1 else tuple(values)
 
 
@@ -101,31 +108,41 @@ class CudaStream:
 
     def close(self) -> None:
         """Give graphs and stream back."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
         for graph in tuple(self._graphs):
             graph.close()
-        if self._stream is not None:
-            self._driver("StreamDestroy", self._stream)
-            self._stream = None
+        self._driver("StreamDestroy", stream)
 
 
 class _Graph:
-    """Work that is captured the second time it is wanted, and replayed from then on."""
+    """Work that is captured the second time it is wanted, and replayed from then on.
+
+    Work that cannot be captured is done call by call.
+    """
 
     def __init__(self, driver: _Driver, stream: Any, work: Callable[[], None]) -> None:
         self._driver, self._stream, self._work = driver, stream, work
         self._calls = 0
+        self._plain = False
         self._ready: Any = None
         self._release: Callable[[], object] | None = None
 
     def __call__(self) -> None:
         self._calls += 1
-        if self._calls == 1:
+        if self._calls == 2:
+            try:
+                self._ready = self._capture()
+            except DeviceError:
+                # A network may do what cannot be captured; where the GPU is lost, the work itself says so.
+                self._plain = True
+        if self._calls == 1 or self._plain:
             self._work()
             return
-        if self._ready is None:
-            self._ready = self._capture()
+        if self._release is None:
             # Destroyed with the last reference: setups come and go with the size of the pictures.
-            self._release = weakref.finalize(self, self._driver, "GraphExecDestroy", self._ready)
+            self._release = weakref.finalize(self, _destroy, self._driver, self._ready)
         self._driver("GraphLaunch", self._ready, self._stream)
 
     def _capture(self) -> Any:
@@ -133,17 +150,26 @@ class _Graph:
         self._driver("StreamBeginCapture", self._stream, mode)
         try:
             self._work()
-        finally:
-            graph = self._driver("StreamEndCapture", self._stream)
+        except BaseException:
+            with suppress(DeviceError):
+                self._driver("GraphDestroy", self._driver("StreamEndCapture", self._stream))
+            raise
+        graph = self._driver("StreamEndCapture", self._stream)
         try:
             return self._driver("GraphInstantiate", graph, 0)
         finally:
             self._driver("GraphDestroy", graph)
 
     def close(self) -> None:
-        if self._release is not None:
-            self._release()
-            self._ready = self._release = None
+        release, self._release = self._release, None
+        self._ready, self._plain = None, True
+        if release is not None:
+            release()
+
+
+def _destroy(driver: _Driver, graph: Any) -> None:
+    with suppress(DeviceError):
+        driver("GraphExecDestroy", graph)
 
 
 class CudaKernel:
@@ -168,7 +194,15 @@ class CudaModule:
     """Loaded kernels. See `base.Module`."""
 
     def __init__(self, driver: _Driver, code: bytes, source: str) -> None:
-        self._module = driver("ModuleLoadData", code)
+        try:
+            self._module = driver("ModuleLoadData", code)
+        except OutOfMemory:
+            raise
+        except DeviceError as e:
+            raise RbcedgeError(
+                f"The NVIDIA driver does not take the kernels: {e} Update the driver, or install an NVRTC of its CUDA "
+                "version (pip install nvidia-cuda-nvrtc==MAJOR.MINOR.*)."
+            ) from e
         self._kernels = {
             name: CudaKernel(driver, driver("ModuleGetFunction", self._module, name.encode()), name, signature)
             for name, signature in signatures(source).items()
@@ -197,7 +231,7 @@ class CudaPythonDevice:
             # The package raises errors of its own where there is no driver.
             raise RbcedgeError(
                 "No NVIDIA GPU can be used here (no driver, or no device). Run 'rbcedge doctor', "
-                "or choose --engine litert."
+                "or choose --engine cpu."
             ) from e
         attribute = driver.library.CUdevice_attribute
         self._architecture = 10 * int(
@@ -205,7 +239,12 @@ class CudaPythonDevice:
         ) + int(driver("DeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device))
         self.name = driver("DeviceGetName", 100, device).decode(errors="replace").strip("\0 ")
         self.transfers = Transfers()
-        driver("CtxPushCurrent", driver("DevicePrimaryCtxRetain", device))
+        context = driver("DevicePrimaryCtxRetain", device)
+        try:
+            driver("CtxPushCurrent", context)
+        except DeviceError:
+            driver("DevicePrimaryCtxRelease", device)
+            raise
         # Also where the interpreter ends without `close`.
         self._release = weakref.finalize(self, _release, driver, device)
 
@@ -223,7 +262,8 @@ class CudaPythonDevice:
 
     def load(self, source: str) -> CudaModule:
         """Compile for this GPU and load."""
-        return CudaModule(self._driver, compiled(source, self._architecture), source)
+        cuda = int(self._driver("DriverGetVersion")) // 1000
+        return CudaModule(self._driver, compiled(source, self._architecture, cuda), source)
 
     def upload(self, array: NDArray[np.generic], memory: DeviceMemory, stream: Stream) -> None:
         """Copy, wait, count."""
@@ -245,11 +285,18 @@ class CudaPythonDevice:
         """Count a picture that the CPU copied."""
         self.transfers = self.transfers.copied(nbytes)
 
+    def note_result(self, nbytes: int) -> None:
+        """Count a result that the CPU read in mapped memory."""
+        self.transfers = self.transfers.returned(nbytes)
+
     def close(self) -> None:
         """Release the context."""
         self._release()
 
 
 def _release(driver: _Driver, device: Any) -> None:
-    driver("CtxPopCurrent")
-    driver("DevicePrimaryCtxRelease", device)
+    # A lost GPU may refuse both, and nothing more can be done about it.
+    with suppress(DeviceError):
+        driver("CtxPopCurrent")
+    with suppress(DeviceError):
+        driver("DevicePrimaryCtxRelease", device)

@@ -17,7 +17,17 @@ _WORD = 32
 _REPORTERS = 4096
 #: A component as kernels.cu lays it out.
 COMPONENT = np.dtype(
-    [("x0", "i4"), ("y0", "i4"), ("x1", "i4"), ("y1", "i4"), ("area", "i4"), ("", "i4"), ("x", "u8"), ("y", "u8")]
+    [
+        ("x0", "i4"),
+        ("y0", "i4"),
+        ("x1", "i4"),
+        ("y1", "i4"),
+        ("area", "i4"),
+        ("", "i4"),
+        ("x", "u8"),
+        ("y", "u8"),
+        ("grid", "u8"),
+    ]
 )
 _HEAD = 16
 
@@ -50,11 +60,33 @@ class Result:
             pool.mapped(_HEAD + rows * COMPONENT.itemsize),
         )
 
-    def read(self, size: tuple[int, int], classes: int) -> tuple[Cells, int]:
-        """Cells of a picture whose work is done, and its foreign pixels at working resolution."""
+    def read(self, size: tuple[int, int], classes: int) -> Found:
+        """What was found in a picture whose work is done."""
         count, foreign = (int(v) for v in self.report.array[:8].view(np.int32))
         rows = self.report.array[_HEAD : _HEAD + count * COMPONENT.itemsize].view(COMPONENT)
-        return cells_of(rows, size, classes), foreign
+        bits = (rows["grid"][:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+        return Found(cells_of(rows, size, classes), foreign, bits.astype(np.bool_), _HEAD + rows.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What comes back of a picture.
+
+    Attributes
+    ----------
+    cells : Cells
+    foreign : int
+        Foreign pixels at working resolution.
+    grids : (N, 64) bool
+        See `Field.grids`.
+    nbytes : int
+        What was read.
+    """
+
+    cells: Cells
+    foreign: int
+    grids: NDArray[np.bool_]
+    nbytes: int
 
 
 def cells_of(rows: NDArray[np.void], size: tuple[int, int], classes: int) -> Cells:
@@ -139,7 +171,9 @@ class Finding:
         run["keep_large"].launch(stream, pixels, cell, parent, area, self._least, tree, self._tree)
         run["number_rows"].launch(stream, -(-pixels // _WORD), tree, pixels, area, result.components)
         run["label_cells"].launch(stream, words, cell, parent, area, width, result.labels, result.components)
-        run["report_cells"].launch(stream, _REPORTERS, self._tree, result.components, result.report)
+        run["report_cells"].launch(
+            stream, _REPORTERS, self._tree, result.components, result.labels, width, result.report
+        )
 
     def free(self) -> None:
         """Free its memory."""

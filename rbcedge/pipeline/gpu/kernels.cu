@@ -273,12 +273,17 @@ KERNEL count_foreign(int threads, const float *probability, int stride, float th
 // swap; so whatever the order of the threads, a component's root is its first pixel in raster order. Cells are
 // joined over 8 neighbours, background over 4: so one pass finds both the cells and their holes.
 
+// What threads of one launch read while others write it: whole words, in no order. cuda_on_cpu.h says it in its own way.
+#ifndef LOAD
+#define LOAD(at) (*(volatile int *)(at))
+#define STORE(at, v) (*(volatile int *)(at) = (v))
+#endif
+
 static __device__ int root_of(int *parent, int i) {
-    volatile int *p = parent;
-    int up = p[i];
+    int up = LOAD(parent + i);
     while (up != i) {
-        int above = p[up];
-        if (above != up) p[i] = above; // halves the path; i is no root and never becomes one
+        int above = LOAD(parent + up);
+        if (above != up) STORE(parent + i, above); // halves the path; i is no root and never becomes one
         i = up;
         up = above;
     }
@@ -353,7 +358,7 @@ KERNEL mark_open(int threads, const u8 *cell, int *parent, int width, int height
         y = k / 2;
     }
     int at = y * width + x;
-    if (!cell[at]) area[root_of(parent, at)] = 1;
+    if (!cell[at]) STORE(area + root_of(parent, at), 1);
 }
 
 // One thread: one pixel. Holes become cell, marked 2.
@@ -386,7 +391,7 @@ KERNEL count_areas(int threads, const u8 *cell, int *parent, int width, int *are
         int root = -1;
         if (cell[at]) {
             root = root_of(parent, at);
-            parent[at] = root;
+            STORE(parent + at, root);
         }
         if (root != last && run) {
             atomicAdd(area + last, run);
@@ -434,10 +439,12 @@ KERNEL keep_large(int threads, const u8 *cell, const int *parent, const int *are
     atomicAdd(total, 1);
 }
 
-// A component: first and last column and row, area, sums of its pixels' columns and rows.
+// A component: first and last column and row, area, sums of its pixels' columns and rows, and which of GRID x GRID
+// points spread over its box lie in it (bit GRID * line + column).
+#define GRID 8
 struct Component {
     int x0, y0, x1, y1, area, unused;
-    u64 sum_x, sum_y;
+    u64 sum_x, sum_y, grid;
 };
 
 // One thread: one word of the tree. `area` of a kept root becomes -(row + 1).
@@ -460,7 +467,7 @@ KERNEL number_rows(int threads, const int *counts, int pixels, int *area, struct
         c->x1 = c->y1 = -1;
         c->area = area[root];
         c->unused = 0;
-        c->sum_x = c->sum_y = 0;
+        c->sum_x = c->sum_y = c->grid = 0;
         area[root] = -(++row);
     }
 }
@@ -500,12 +507,22 @@ KERNEL label_cells(int threads, const u8 *cell, const int *parent, const int *ar
 
 // Any number of threads share the rows. `heads`: components found, foreign pixels; `report` is what the host reads:
 // the same two, then the components.
-KERNEL report_cells(int threads, const int *heads, const struct Component *found, int *report) {
+KERNEL report_cells(int threads, const int *heads, const struct Component *found, const int *labels, int width,
+                    int *report) {
     int k = INDEX;
     if (k >= threads) return;
     if (k < 2) report[k] = heads[k];
     struct Component *out = (struct Component *)(report + 4);
-    for (int row = k; row < heads[0]; row += threads) out[row] = found[row];
+    for (int row = k; row < heads[0]; row += threads) {
+        struct Component c = found[row];
+        int w = c.x1 - c.x0 + 1, h = c.y1 - c.y0 + 1;
+        for (int j = 0; j < GRID; ++j)
+            for (int i = 0; i < GRID; ++i) {
+                int x = c.x0 + (2 * i + 1) * w / (2 * GRID), y = c.y0 + (2 * j + 1) * h / (2 * GRID);
+                if (labels[(long long)y * width + x] == row + 1) c.grid |= 1ull << (GRID * j + i);
+            }
+        out[row] = c;
+    }
 }
 
 // One thread: one byte of the bit mask, rows padded to bytes, the first pixel in the highest bit.
@@ -517,6 +534,141 @@ KERNEL pack_mask(int threads, const int *labels, int width, u8 *bits) {
     for (int i = 0; i < 8; ++i)
         if (start + i < width && labels[(long long)y * width + start + i]) packed |= 0x80u >> i;
     bits[k] = (u8)packed;
+}
+
+// ---------------------------------------------------------------------------------------------- light and edges
+//
+// What rbcedge/light.py measures: grey levels of background and rims, and the steepness of edges in four directions.
+// Everything is counted in histograms of whole numbers, so that the order of the threads does not matter.
+
+#define CELL 1   // marks: the pixel is cell
+#define SHRUNK 2 // ... and everything within reach is
+#define LEVELS 4096 // bins of each direction
+#define EDGES 512   // where they begin: 256 of background and 256 of rims stand before them
+#define CHUNK 64 // bins summed by one thread
+
+// One thread: one pixel of the window's green channel, averaged down.
+KERNEL shrink_green(int threads, const u8 *picture, int width, int left, int top, int window_width, int window_height,
+                    const int *x_at, const float *x_weight, const int *y_at, const float *y_weight, int small_width,
+                    int small_height, int rule, u8 *green) {
+    int k = INDEX;
+    if (k >= threads) return;
+    struct Source s = picture_source(picture + ((long long)top * width + left) * 3, width, window_height);
+    s.size_x = window_width;
+    green[k] = (u8)resample(&s, axis(x_at, x_weight, small_width), axis(y_at, y_weight, small_height), rule,
+                            k % small_width, k / small_width, 1);
+}
+
+// One thread: one pixel of the window's green channel as it is.
+KERNEL copy_green(int threads, const u8 *picture, int width, int left, int top, int window_width, u8 *green) {
+    int k = INDEX;
+    if (k < threads)
+        green[k] = picture[((long long)(top + k / window_width) * width + left + k % window_width) * 3 + 1];
+}
+
+// One thread: one pixel as measured. `columns`, `rows`: where each lies in the picture.
+KERNEL mark_cells(int threads, const int *labels, int width, const int *columns, const int *rows, int small_width,
+                  u8 *marks) {
+    int k = INDEX;
+    if (k < threads) marks[k] = labels[(long long)rows[k / small_width] * width + columns[k % small_width]] ? CELL : 0;
+}
+
+// Whether a pixel within `reach` of (x, y) has other bits than `bits` of `marks`; beyond the edge nothing is looked at.
+static __device__ int differs_near(const u8 *marks, int width, int height, int x, int y, int reach, int mask,
+                                   int bits) {
+    for (int j = clamped(y - reach, 0, height); j <= y + reach && j < height; ++j)
+        for (int i = clamped(x - reach, 0, width); i <= x + reach && i < width; ++i)
+            if ((marks[j * width + i] & mask) != bits) return 1;
+    return 0;
+}
+
+// One thread: one pixel. Marks cells' inside, `reach` px from their outline.
+KERNEL mark_inside(int threads, const u8 *marks, int width, int height, int reach, u8 *inside) {
+    int k = INDEX;
+    if (k >= threads) return;
+    int cell = marks[k];
+    inside[k] = (u8)(cell && !differs_near(marks, width, height, k % width, k / width, reach, CELL, CELL) ? SHRUNK : 0);
+}
+
+// One thread: one pixel of every second row and column. Counts grey levels of background and rims.
+KERNEL count_levels(int threads, const u8 *green, const u8 *marks, const u8 *inside, int width, int height, int reach,
+                    int *bins) {
+    int k = INDEX;
+    if (k >= threads) return;
+    int columns = (width + 1) / 2, x = k % columns * 2, y = k / columns * 2, at = y * width + x;
+    if (!marks[at]) {
+        if (!differs_near(marks, width, height, x, y, reach, CELL, 0)) atomicAdd(bins + green[at], 1);
+    } else if (inside[at] && differs_near(inside, width, height, x, y, reach, SHRUNK, SHRUNK)) {
+        atomicAdd(bins + 256 + green[at], 1);
+    }
+}
+
+static __device__ int mirrored(int v, int size) {
+    if (size == 1) return 0;
+    if (v < 0) v = -v;
+    return v < size ? v : 2 * size - 2 - v;
+}
+
+// The mask averaged over 5 x 5 px, 0 to 255; beyond the edge it is mirrored.
+static __device__ int blurred(const u8 *marks, int width, int height, int x, int y) {
+    int cells = 0;
+    for (int j = -2; j <= 2; ++j)
+        for (int i = -2; i <= 2; ++i)
+            cells += marks[mirrored(y + j, height) * width + mirrored(x + i, width)];
+    return (102 * cells + 5) / 10; // rounded; there are no halves
+}
+
+// One thread: one pixel of every third row from the third to the last but two. On outlines, counts the square root of
+// 8 times the square of the steepest gradient nearby, by the outline's direction.
+KERNEL count_edges(int threads, const u8 *green, const u8 *marks, int width, int height, int *bins) {
+    int k = INDEX;
+    if (k >= threads) return;
+    int x = k % width, y = 2 + k / width * 3;
+    if (x < 2 || x >= width - 2 || !differs_near(marks, width, height, x, y, 1, CELL, marks[y * width + x])) return;
+    int steepest = 0;
+    for (int j = y - 1; j <= y + 1; ++j)
+        for (int i = x - 1; i <= x + 1; ++i) {
+            const u8 *p = green + j * width + i, *above = p - width, *below = p + width;
+            int gx = above[1] + 2 * p[1] + below[1] - above[-1] - 2 * p[-1] - below[-1];
+            int gy = below[-1] + 2 * below[0] + below[1] - above[-1] - 2 * above[0] - above[1];
+            int square = gx * gx + gy * gy;
+            steepest = square > steepest ? square : steepest;
+        }
+    int b[3][3];
+    for (int j = 0; j < 3; ++j)
+        for (int i = 0; i < 3; ++i) b[j][i] = blurred(marks, width, height, x + i - 1, y + j - 1);
+    int nx = b[0][2] + 2 * b[1][2] + b[2][2] - b[0][0] - 2 * b[1][0] - b[2][0];
+    int ny = b[2][0] + 2 * b[2][1] + b[2][2] - b[0][0] - 2 * b[0][1] - b[0][2];
+    float ax = (float)(nx < 0 ? -nx : nx), ay = (float)(ny < 0 ? -ny : ny);
+    // The tangent of 22.5 degrees is irrational: no outline lies on the border of two directions.
+    int sector = ay <= 0.41421356f * ax ? 0 : ax < 0.41421356f * ay ? 2 : (nx > 0) == (ny > 0) ? 1 : 3;
+    // Both the product and its root are whole enough for float: 8 * steepest is below 2^24.
+    atomicAdd(bins + EDGES + sector * LEVELS + (int)sqrtf((float)(8 * steepest)), 1);
+}
+
+// One thread: the sum of CHUNK bins.
+KERNEL sum_bins(int threads, const int *bins, int *sums) {
+    int k = INDEX;
+    if (k >= threads) return;
+    int sum = 0;
+    for (int i = 0; i < CHUNK; ++i) sum += bins[k * CHUNK + i];
+    sums[k] = sum;
+}
+
+// One thread: one histogram, background, rims, then the directions. Its number of values and their lower median.
+KERNEL report_light(int threads, const int *bins, const int *sums, int *report) {
+    int k = INDEX;
+    if (k >= threads) return;
+    int first = k < 2 ? k * 256 : EDGES + (k - 2) * LEVELS, size = k < 2 ? 256 : LEVELS;
+    const int *chunk = sums + first / CHUNK;
+    int total = 0, below = 0, c = 0, level = 0;
+    for (int i = 0; i < size / CHUNK; ++i) total += chunk[i];
+    if (total) {
+        for (; 2 * (below + chunk[c]) < total; ++c) below += chunk[c];
+        for (level = c * CHUNK; 2 * (below + bins[first + level]) < total; ++level) below += bins[first + level];
+    }
+    report[2 * k] = total;
+    report[2 * k + 1] = level;
 }
 
 // ---------------------------------------------------------------------------------------------- the classifier

@@ -52,6 +52,7 @@ class Planes:
             row = -(-width // 8)
             self._kernels["pack_mask"].launch(self._stream, row * height, self._result.labels, width, self._bits)
             self._stream.synchronize()
+            self._device.note_result(row * height)
             bits = self._bits.array[: row * height].reshape(height, row)
             self._mask = np.unpackbits(bits, axis=1, count=width) * np.uint8(255)
         return self._mask

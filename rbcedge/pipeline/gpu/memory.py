@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rbcedge.errors import DeviceError
 from rbcedge.pipeline.gpu.base import Device, DeviceMemory, Kernel, MappedMemory, Stream
 from rbcedge.pipeline.gpu.resampling import Axis
 from rbcedge.pipeline.gpu.source import signatures, text
@@ -70,13 +72,21 @@ class Pool:
         return part
 
     def free(self) -> None:
-        """Free everything. Safe to call twice."""
+        """Free everything, the rest too where one fails. Safe to call twice. Raises `DeviceError`."""
+        failed: DeviceError | None = None
         while self._held:
-            self._held.pop().free()
+            try:
+                self._held.pop().free()
+            except DeviceError as e:
+                failed = failed or e
+        if failed is not None:
+            raise failed
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is not None:
-            self.free()
+            # What went wrong is on its way up already.
+            with suppress(DeviceError):
+                self.free()

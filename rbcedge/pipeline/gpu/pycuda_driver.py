@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rbcedge.errors import RbcedgeError
-from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, OutOfMemory, Stream, Transfers
+from rbcedge.errors import DeviceError, RbcedgeError
+from rbcedge.pipeline.gpu.base import Argument, DeviceMemory, Missing, OutOfMemory, Stream, Transfers
 from rbcedge.pipeline.gpu.nvrtc import compiled
 from rbcedge.pipeline.gpu.source import BLOCK, pack, signatures
 
@@ -23,9 +23,9 @@ def _pycuda() -> Any:
     try:
         import pycuda.driver
     except Exception as e:  # not installed, or built against another CUDA
-        raise RbcedgeError(
+        raise Missing(
             "PyCUDA cannot be loaded. Install it (pip install pycuda, which builds it with nvcc), "
-            "or choose --engine litert."
+            "or choose --engine cpu."
         ) from e
     return pycuda.driver
 
@@ -36,15 +36,16 @@ def _plain(cuda: Any) -> Iterator[None]:
     try:
         yield
     except cuda.MemoryError as e:
-        raise OutOfMemory(str(e)) from e
+        raise OutOfMemory("The GPU has no memory left.") from e
     except cuda.Error as e:
-        raise RbcedgeError(f"The GPU failed: {(str(e) or type(e).__name__).splitlines()[0]}.") from e
+        raise DeviceError(f"The GPU failed: {(str(e) or type(e).__name__).splitlines()[0]}.") from e
 
 
 class PyCudaMemory:
     """Device memory. See `base.DeviceMemory`."""
 
     def __init__(self, cuda: Any, nbytes: int) -> None:
+        self._cuda = cuda
         with _plain(cuda):
             self._allocation = cuda.mem_alloc(nbytes)
         self.nbytes, self.address = nbytes, int(self._allocation)
@@ -52,14 +53,16 @@ class PyCudaMemory:
     def free(self) -> None:
         """Give it back."""
         if self._allocation is not None:
-            self._allocation.free()
-            self._allocation, self.address = None, 0
+            allocation, self._allocation, self.address = self._allocation, None, 0
+            with _plain(self._cuda):
+                allocation.free()
 
 
 class PyCudaMappedMemory:
     """Page-locked memory mapped into the device's addresses. See `base.MappedMemory`."""
 
     def __init__(self, cuda: Any, nbytes: int) -> None:
+        self._cuda = cuda
         with _plain(cuda):
             whole = cuda.pagelocked_zeros(nbytes, np.uint8, mem_flags=cuda.host_alloc_flags.DEVICEMAP)
         self._allocation = whole.base
@@ -77,7 +80,8 @@ class PyCudaMappedMemory:
         """Give it back."""
         if self._array is not None:
             self._array, self.address = None, 0
-            self._allocation.free()
+            with _plain(self._cuda):
+                self._allocation.free()
 
 
 class PyCudaStream:
@@ -126,7 +130,7 @@ class PyCudaModule:
 
     def __init__(self, cuda: Any, code: bytes, source: str) -> None:
         with _plain(cuda):
-            self._module = cuda.module_from_buffer(code)
+            self._module = _load(cuda, code)
             self._kernels = {
                 name: PyCudaKernel(cuda, self._module.get_function(name), name, signature)
                 for name, signature in signatures(source).items()
@@ -135,6 +139,18 @@ class PyCudaModule:
     def kernel(self, name: str) -> PyCudaKernel:
         """Return the kernel `name`."""
         return self._kernels[name]
+
+
+def _load(cuda: Any, code: bytes) -> Any:
+    try:
+        return cuda.module_from_buffer(code)
+    except cuda.MemoryError:
+        raise
+    except cuda.Error as e:
+        raise RbcedgeError(
+            f"The NVIDIA driver does not take the kernels ({str(e).splitlines()[0]}). Update the driver, or install an "
+            "NVRTC of its CUDA version (pip install nvidia-cuda-nvrtc==MAJOR.MINOR.*)."
+        ) from e
 
 
 class PyCudaDevice:
@@ -156,7 +172,7 @@ class PyCudaDevice:
         except cuda.Error as e:
             raise RbcedgeError(
                 "No NVIDIA GPU can be used here (no driver, or no device). Run 'rbcedge doctor', "
-                "or choose --engine litert."
+                "or choose --engine cpu."
             ) from e
         with _plain(cuda):
             major, minor = device.compute_capability()
@@ -182,7 +198,8 @@ class PyCudaDevice:
 
     def load(self, source: str) -> PyCudaModule:
         """Compile for this GPU and load."""
-        return PyCudaModule(self._cuda, compiled(source, self._architecture), source)
+        cuda = int(self._cuda.get_driver_version()) // 1000
+        return PyCudaModule(self._cuda, compiled(source, self._architecture, cuda), source)
 
     def upload(self, array: NDArray[np.generic], memory: DeviceMemory, stream: Stream) -> None:
         """Copy, count."""
@@ -205,11 +222,18 @@ class PyCudaDevice:
         """Count a picture that the CPU copied."""
         self.transfers = self.transfers.copied(nbytes)
 
+    def note_result(self, nbytes: int) -> None:
+        """Count a result that the CPU read in mapped memory."""
+        self.transfers = self.transfers.returned(nbytes)
+
     def close(self) -> None:
         """Release the context."""
         self._release()
 
 
 def _release(cuda: Any, context: Any) -> None:
-    cuda.Context.pop()
-    context.detach()
+    # A lost GPU may refuse both, and nothing more can be done about it.
+    with suppress(cuda.Error):
+        cuda.Context.pop()
+    with suppress(cuda.Error):
+        context.detach()

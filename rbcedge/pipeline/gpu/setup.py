@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from rbcedge.bundle import Bundle
 from rbcedge.frame import Frame
 from rbcedge.pipeline import plan
 from rbcedge.pipeline.gpu.background import Background
-from rbcedge.pipeline.gpu.base import Device, Executor, Stream
+from rbcedge.pipeline.gpu.base import Device, Executor, MappedMemory, Stream
 from rbcedge.pipeline.gpu.cropping import Cropping
 from rbcedge.pipeline.gpu.finding import Finding, Result
 from rbcedge.pipeline.gpu.lazy import Planes
+from rbcedge.pipeline.gpu.measuring import Measuring
 from rbcedge.pipeline.gpu.memory import Kernels, Pool
 from rbcedge.pipeline.gpu.segmenting import Segmenting
 
@@ -24,7 +25,7 @@ SETS = 2
 
 
 class Pictures:
-    """Page-locked pictures of one size, and their background.
+    """Pictures of one size that kernels can reach, and their background.
 
     Parameters
     ----------
@@ -36,28 +37,70 @@ class Pictures:
 
     def __init__(self, device: Device, stream: Stream, kernels: Kernels, size: tuple[int, int]) -> None:
         self.size, self._device = size, device
-        self._turn = 0
+        self._staging: MappedMemory | None = None
         with Pool(device, stream) as pool:
             self._pool = pool
-            self._memory = [pool.mapped(size[0] * size[1] * 3) for _ in range(SETS)]
             self.background = pool.own(Background(device, stream, kernels, size))
-        self.arrays: tuple[NDArray[np.uint8], ...] = tuple(
-            m.array[: size[0] * size[1] * 3].reshape(size[1], size[0], 3) for m in self._memory
-        )
 
-    def address(self, frame: Frame) -> int:
-        """Where kernels find a frame. One that was not decoded into `arrays` is copied there, and counted."""
-        for array, memory in zip(self.arrays, self._memory, strict=True):
-            if frame.pixels.ctypes.data == array.ctypes.data:
-                return memory.address
-        self._turn = (self._turn + 1) % SETS
-        self.arrays[self._turn][...] = frame.pixels
+    def address(self, frame: Frame, lent: Mapping[int, int]) -> int:
+        """Where kernels find a frame. One that was not decoded into lent memory is copied, and counted.
+
+        Parameters
+        ----------
+        frame : Frame
+        lent : mapping of int to int
+            Addresses of lent pictures: the CPU's to the device's.
+        """
+        known = lent.get(frame.pixels.ctypes.data)
+        if known is not None:
+            return known
+        # One is enough: nothing reads it any more when the next frame comes.
+        if self._staging is None:
+            self._staging = self._pool.mapped(frame.pixels.nbytes)
+        np.copyto(picture_in(self._staging, self.size), frame.pixels)
         self._device.note_copy(frame.pixels.nbytes)
-        return self._memory[self._turn].address
+        return self._staging.address
 
     def free(self) -> None:
         """Free their memory."""
-        self.arrays = ()
+        self._staging = None
+        self._pool.free()
+
+
+def picture_in(memory: MappedMemory, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8: the picture of this width and height that lies in `memory`."""
+    return memory.array[: size[0] * size[1] * 3].reshape(size[1], size[0], 3)
+
+
+class Lent:
+    """Page-locked pictures that a source decodes into, for as long as the pipeline lives: who writes into one, and
+    when, is not the pipeline's to say. See `rbcedge.sources.buffers`.
+
+    Parameters
+    ----------
+    device, stream
+        Where they are.
+    """
+
+    def __init__(self, device: Device, stream: Stream) -> None:
+        self._pool = Pool(device, stream)
+        self._made: dict[tuple[int, int], tuple[NDArray[np.uint8], ...]] = {}
+        self.addresses: dict[int, int] = {}
+
+    def pictures(self, width: int, height: int) -> tuple[NDArray[np.uint8], ...]:
+        """Return `SETS` pictures of this size, always the same ones. Raises `OutOfMemory`."""
+        size = width, height
+        if size not in self._made:
+            memories = [self._pool.mapped(width * height * 3) for _ in range(SETS)]
+            arrays = tuple(picture_in(m, size) for m in memories)
+            self.addresses |= {a.ctypes.data: m.address for a, m in zip(arrays, memories, strict=True)}
+            self._made[size] = arrays
+        return self._made[size]
+
+    def free(self) -> None:
+        """Free their memory: nobody may write into it any more."""
+        self._made.clear()
+        self.addresses.clear()
         self._pool.free()
 
 
@@ -105,6 +148,7 @@ class Setup:
             self._finding = pool.own(
                 Finding(device, stream, kernels, size, working, self._segmenting.stride, threshold, least)
             )
+            self.measuring = pool.own(Measuring(device, stream, kernels, size, scale))
             self.cropping = pool.own(Cropping(device, stream, kernels, background, bundle, size, scale))
 
     def next_result(self) -> tuple[Result, Planes]:
@@ -129,6 +173,7 @@ class Setup:
             "normalise": lambda: segmenting.normalise(picture),
             "segment": lambda: segmenting.infer(finding.foreign),
             "components": lambda: finding.launch(segmenting.probability, result),
+            "light": lambda: self.measuring.launch(picture, result),
         }
 
     def launch(self, picture: int, result: Result) -> None:
