@@ -203,7 +203,7 @@ def test_float16_onnx_is_enough_for_int8_onnx(cli, made: Path, tmp_path: Path) -
         (("--format", "gguf"), 2, "known are tflite and onnx"),
         (("--ranges", "guess"), 2, "known are auto, min-max"),
         (("--scale", "0"), 2, "above zero"),
-        (("--format", "onnx"), 1, "no onnx segmenter in fp32"),
+        (("--format", "onnx"), 1, "has not both networks as float ONNX. Give --format tflite"),
     ],
 )
 def test_wrong_arguments(cli, made: Path, tmp_path: Path, arguments: tuple[str, str], code: int, text: str) -> None:
