@@ -215,7 +215,7 @@ def compare(
         Cells that people have named.
     """
     for frame, scale in frames:
-        before, after = (_process(bundle, engines, frame, scale) for engines in (reference, candidate))
+        before, after = (process(bundle, engines, frame, scale) for engines in (reference, candidate))
         yield compare_fields(before, after, bundle, (marks or {}).get(frame.source, ()))
 
 
@@ -281,7 +281,8 @@ def pool(fields: Sequence[FieldAgreement], labels: Sequence[Label], reference: s
     )
 
 
-def _process(bundle: Bundle, engines: Networks, frame: Frame, scale: float) -> Field:
+def process(bundle: Bundle, engines: Networks, frame: Frame, scale: float) -> Field:
+    """Find and classify every cell of one picture, as `compare_fields` wants it; `scale` in native px per source px."""
     pipeline = HostPipeline(bundle, *engines, scale)
     field = pipeline.find(frame)
     return pipeline.classify(field, np.arange(len(field.cells)))

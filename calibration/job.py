@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,16 @@ from rbcedge.calibration.target import check_free, put, staging, write_bundle
 from rbcedge.calibration.tolerances import Tolerances
 
 from rbcedge.bundle import ROLES, Bundle
-from rbcedge.engines.loading import artefacts, cores
+from rbcedge.engines.loading import cores
 from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.host import HostPipeline
 from rbcedge.sources.base import Source
 
 #: Cells in one call while the time of a call is taken.
 _CALL = 8
+
+
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,8 @@ def calibrate(
         chosen, rest = choose(found, bundle, *reference, options.fields, options.cells, options.seed, progress)
         held_out = len(found.candidates) >= 4
         if judge is not None:
-            rest, held_out = _others(look(judge, "judged"), set(found.candidates) - set(rest)), True
+            calibrated = set(found.candidates) - set(rest if held_out else ())
+            rest, held_out = _others(look(judge, "judged"), calibrated), True
         stage = work / "bundle"
         on_disk.save(chosen, stage / "calibration")
         quantised: dict[str, dict[str, Quantised]] = {}
@@ -185,19 +189,26 @@ def float_networks(bundle: Bundle, threads: int) -> Networks:
 
 def _networks(bundle: Bundle, format: str, folder: Path, threads: int) -> dict[str, Network]:
     if format == "tflite":
-        found = artefacts(bundle, format, ("fp32",))
-        return {a.role: tflite.TFLiteNetwork(bundle.path(a).read_bytes(), folder, a.role, threads) for a in found}
+        found = [bundle.find(role, "tflite", ("fp32",)) for role in ROLES]
+        return {
+            a.role: tflite.TFLiteNetwork(bundle.path(a).read_bytes(), folder, a.role, threads)
+            for a in _all(found, bundle, "float32 TFLite", "onnx")
+        }
     from rbcedge.calibration.onnx import OnnxNetwork
     from rbcedge.convert.networks import of_bundle
 
-    out: dict[str, Network] = {}
-    for role in ROLES:
-        whole = of_bundle(bundle, role, ("onnx",))
-        if whole is None or whole.onnx is None:
-            artefacts(bundle, format, ("fp32", "fp16"))  # says what is missing
-            raise AssertionError("unreachable")
-        out[role] = OnnxNetwork(whole.onnx, folder, role, threads)
-    return out
+    whole = _all([of_bundle(bundle, role, ("onnx",)) for role in ROLES], bundle, "float ONNX", "tflite")
+    return {n.role: OnnxNetwork(n.onnx or b"", folder, n.role, threads) for n in whole}
+
+
+def _all(found: Sequence[_Any | None], bundle: Bundle, kind: str, other: str) -> list[_Any]:
+    whole = [x for x in found if x is not None]
+    if len(whole) < len(found):
+        raise RbcedgeError(
+            f"Bundle '{bundle.name}' has not both networks as {kind}. "
+            f"Give --format {other}, or make them with 'rbcedge convert'."
+        )
+    return whole
 
 
 def _batches(chosen: CalibrationSet, role: str) -> list[NDArray[np.uint8]]:

@@ -16,7 +16,7 @@ from rbcedge.errors import RbcedgeError
 #: Networks of more layers are judged by blocks first.
 _SINGLY = 48
 #: Groups kept in float at the most, the share of the multiplications they may have, and what each must bring, dB.
-_KEPT, _SHARE, _LEAST_DB = 10, 0.3, 0.3
+_KEPT, _SHARE, _LEAST_DB = 10, 0.5, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def quantise(
     """Find the ranges that lose least, then keep the most harmful layers in float until the goal is met.
 
     Each group of layers in turn is made INT8 while all others are float: the noise that brings is its harm. Groups
-    are then left in float in the order of their harm until the disagreement is at most `goal`, or 30 % of the
+    are then left in float in the order of their harm until the disagreement is at most `goal`, or half of the
     arithmetic is in float; those that turn out to bring nothing are given up again. Harm is measured by noise,
     because on some hundred cells the number of changed labels is itself mostly chance.
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from rbcedge.calibration import folder as on_disk
@@ -14,7 +15,7 @@ from rbcedge.calibration.chosen import CalibrationSet, CellPicture, FieldPicture
 from rbcedge.calibration.gallery import gallery, worst
 from rbcedge.calibration.network import Layer
 from rbcedge.calibration.sensitivity import groups, masks_differ
-from session_fakes import write_pictures
+from session_fakes import field_of_discs, write_pictures
 
 from rbcedge.bundle import describe, load
 from rbcedge.cli import main
@@ -150,13 +151,18 @@ def test_goals_are_tightened_until_the_judged_fields_agree(made: Path, tmp_path:
 
 
 def test_other_fields_can_judge_but_none_that_was_calibrated_on(cli, made: Path, tmp_path: Path) -> None:
-    write_pictures(made / "many", 40)  # only twelve different ones: k shows what k + 12 shows
-    code, _, err = calibrate(cli, made, "--out", "new", "--all-int8", "--judge", str(made / "many"))
+    others = write_pictures(tmp_path / "others", FIELDS)
+    for k in range(FIELDS, FIELDS + 12):
+        pixels = field_of_discs(k)
+        pixels[0, 0] = k  # so it is none of the others
+        cv2.imwrite(str(others / f"{k}.png"), pixels)
+    code, _, err = calibrate(cli, made, "--out", "new", "--all-int8", "--judge", str(others))
     assert (code, err) == (0, "")
     found = load(tmp_path / "new").manifest["calibration"]
+    # Of the fields only twelve differ: k shows what k + 12 shows.
     used = {int(Path(f.source).stem) % 12 for f in on_disk.load(tmp_path / "new" / "calibration").fields}
-    assert found["agreement"]["tflite"]["fields"] == sum(k % 12 not in used for k in range(40))
-    assert (Path(found["source"]).name, Path(found["judged_on"]).name) == ("fields", "many")
+    assert found["agreement"]["tflite"]["fields"] == 12 + sum(k % 12 not in used for k in range(FIELDS))
+    assert (Path(found["source"]).name, Path(found["judged_on"]).name) == ("fields", "others")
     few = tmp_path / "few"
     write_pictures(few, 3)  # the first three of the fields: all are calibrated on, as they are all there is
     code, _, err = cli("calibrate", str(few), "--judge", str(few), "--bundle", str(made / "good"), "--scale", "1",
@@ -197,7 +203,7 @@ def test_float16_onnx_is_enough_for_int8_onnx(cli, made: Path, tmp_path: Path) -
         (("--format", "gguf"), 2, "known are tflite and onnx"),
         (("--ranges", "guess"), 2, "known are auto, min-max"),
         (("--scale", "0"), 2, "above zero"),
-        (("--format", "onnx"), 1, "no onnx segmenter in fp32"),
+        (("--format", "onnx"), 1, "has not both networks as float ONNX. Give --format tflite"),
     ],
 )
 def test_wrong_arguments(cli, made: Path, tmp_path: Path, arguments: tuple[str, str], code: int, text: str) -> None:
@@ -410,7 +416,7 @@ def test_the_gallery_shows_differing_cells_and_nothing_else(made: Path) -> None:
     from dataclasses import replace
 
     from rbcedge.calibration.agreement import compare_fields, pool
-    from session_fakes import CODES, DarkPipeline, field_of_discs
+    from session_fakes import CODES, DarkPipeline
 
     from rbcedge.frame import Frame
 

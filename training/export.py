@@ -94,6 +94,7 @@ def export(
     lessons: Path,
     folder: Path,
     onnx: bool = False,
+    keras: Path | None = None,
     **described: Any,
 ) -> None:
     """Convert trained weights to TFLite, INT8 and float32, and write the bundle `folder`.
@@ -107,6 +108,9 @@ def export(
     folder : Path
     onnx : bool
         Add float16 ONNX networks: what TensorRT engines are made from on the device.
+    keras : Path or None
+        Folder in which both networks are kept as ``segmenter.keras`` and ``classifier.keras``, outputs and all as in
+        the bundle: for `rbcedge convert`.
     described : dict
         What the manifest says besides: name, licence, training, measured, temperature, confidence_threshold.
     """
@@ -121,6 +125,10 @@ def export(
     unet_model.set_weights(read_weights(segmenter / "weights.npz"))
     efficientnet_model = efficientnet(len(CODES), "none", None, dropout=0.0)
     efficientnet_model.set_weights(final_layer(read_weights(classifier / "weights.npz"), shift))
+    if keras is not None:
+        keras.mkdir(parents=True, exist_ok=True)
+        unet_model.save(keras / "segmenter.keras")
+        efficientnet_model.save(keras / "classifier.keras")
     digest = hashlib.sha256()
     for path in sorted(lessons.glob("[0-9]*.npz")):
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -138,6 +138,9 @@ def bundle(
     classifier: Annotated[Path, typer.Option(help="Folder of the trained EfficientNetB0.")] = Path("runs/classifier"),
     about: Annotated[Path | None, typer.Option(help="JSON with name, licence, training, measured ...")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Add float16 ONNX, from which GPU engines are made.")] = False,
+    keras: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep both networks there as .keras, for 'rbcedge convert'.")
+    ] = None,
 ) -> None:
     """Convert trained weights to TFLite and write a bundle."""
     from rbcedge.training.export import export
@@ -148,7 +151,7 @@ def bundle(
     for folder, command in ((segmenter, "segmenter"), (classifier, "classifier")):
         _trained(folder, command)
     keras_or_error(("tensorflow",))
-    export(segmenter, classifier, work / "training", out, onnx=onnx, **described)
+    export(segmenter, classifier, work / "training", out, onnx=onnx, keras=keras, **described)
 
 
 def _lessons(work: Path, part: str) -> list[Path]:
