@@ -3,7 +3,7 @@
     python benchmarks/formats.py CHULA [--bundle DIR] [--keras DIR] [--only bundle|fresh] [--every N] [--out FILE]
 
 Two tables: the pair of a bundle, and one that was never trained. With `--keras` (a folder with segmenter.keras and
-classifier.keras, as `python -m rbcedge.training bundle --keras` leaves them) everything is converted anew from float32
+classifier.keras, as `rbcedge train fields bundle --keras` leaves them) everything is converted anew from float32
 Keras. Without, the reference is the bundle's float32 TFLite pair; its own files are measured, and ONNX is made from the
 ONNX it has. INT8 is calibrated on training fields. "layers kept" is what `rbcedge calibrate` does.
 """

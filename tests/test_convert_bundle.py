@@ -305,7 +305,7 @@ def test_a_trained_segmenters_folder_is_read(tmp_path: Path) -> None:
     network = open_network(tmp_path, "segmenter")
     expected = np.asarray(model(pixels.astype(np.float32) / 255))
     np.testing.assert_allclose(network.run(pixels), expected, atol=1e-6)
-    with pytest.raises(UsageError, match=r"python -m rbcedge\.training bundle"):
+    with pytest.raises(UsageError, match=r"rbcedge train fields bundle"):
         open_network(tmp_path, "classifier")
     (tmp_path / "network.json").write_text(json.dumps(shape | {"width": 4}))
     with pytest.raises(RbcedgeError, match="not the folder of a trained segmenter"):

@@ -96,7 +96,8 @@ def test_what_is_given_is_handed_over(tmp_path: Path, monkeypatch: pytest.Monkey
     networks = ("--segmenter", tmp_path / "s", "--classifier", tmp_path / "c", "--about", tmp_path / "about.json")
     assert _rbcedge("train", "fields", "bundle", tmp_path / "b", "--work", work, *networks, "--onnx") == 0
     assert got["bundle"] == (
-        (tmp_path / "s", tmp_path / "c", work / "training", tmp_path / "b"), {"onnx": True, "keras": None, "name": "mine"},
+        (tmp_path / "s", tmp_path / "c", work / "training", tmp_path / "b"),
+        {"onnx": True, "keras": None, "name": "mine"},
     )  # fmt: skip
 
 

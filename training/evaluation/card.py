@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rbcedge.training.evaluation import extra_tables, figures, gallery
 from rbcedge.training.evaluation.fields import ScoredRun, block_table, finding_table, threshold_table
 from rbcedge.training.evaluation.report import write_figure, write_text
+from rbcedge.training.measures import ABNORMAL, NORMAL
 
 from rbcedge.errors import RbcedgeError
 
@@ -50,6 +51,11 @@ def write_card(scored: ScoredRun, folder: Path, dpi: int = 110) -> Path:
             ("disagreements", "The most confident disagreements", lambda: gallery.by_confidence(wrong)),
             ("disagreements-by-pair", "Disagreements by pair of classes", lambda: gallery.by_pair(wrong)),
         ]
+    abnormal = [d for d in wrong if d.truth == NORMAL and d.guess in ABNORMAL]
+    if abnormal:
+        title = "Labelled normal, called TEA, FRA or BUR"
+        what = "cells that are labelled normal"
+        drawings.append(("false-abnormal", title, lambda: gallery.by_confidence(abnormal, what, rows=6)))
     if compared.unmarked:
         title = "Found, without a mark, in fully marked fields"
         drawings.append(("unmarked", title, lambda: gallery.places(compared.unmarked, title)))

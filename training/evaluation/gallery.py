@@ -58,13 +58,15 @@ def tile(pixels: NDArray[np.uint8], box: Box, side: int = SIDE) -> NDArray[np.ui
     return cut if window == side else cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA)
 
 
-def by_confidence(disagreements: Sequence[Disagreement], columns: int = 8, rows: int = 5) -> Figure:
-    """The most confident disagreements first."""
+def by_confidence(
+    disagreements: Sequence[Disagreement], what: str = "disagreements", columns: int = 8, rows: int = 5
+) -> Figure:
+    """The most confident of some disagreements, `what` they are called, first."""
     shown = sorted(disagreements, key=lambda d: -d.confidence)[: columns * rows]
     figure = new_figure(1.15 * columns, 1.52 * max(1, -(-len(shown) // columns)) + 0.3)
     _tiles(figure, [shown[i : i + columns] for i in range(0, len(shown), columns)], columns, [])
     figure.suptitle(
-        f"label → called, probability, picture: the most confident of {len(disagreements):,} disagreements", fontsize=9
+        f"label → called, probability, picture: the most confident of {len(disagreements):,} {what}", fontsize=9
     )
     return figure
 
