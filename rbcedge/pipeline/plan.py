@@ -13,8 +13,9 @@ from rbcedge.field import Field
 from rbcedge.pipeline import scale as magnification
 from rbcedge.pipeline.illumination import BACKGROUND, Illumination
 
-#: Components below this share of a single cell's area are specks.
-SPECK = 0.05
+#: Components below this share of a single cell's area are specks: platelets, dirt, slivers at the picture's edge. Of
+#: 15,627 marked cells of Chula-RBC-12, 2 are smaller; of all 55,328 objects found there, some 1,100.
+SPECK = 0.1
 #: Working pictures are padded to multiples of this (four poolings).
 STRIDE = 16
 #: Flat-fielded grey value, of the background's, below which something is stained.
