@@ -114,7 +114,8 @@ def test_one_operator_alone_gives_what_it_gives_in_the_network(bundle: bundles.B
     )
     whole.allocate_tensors()
     entry = whole.get_input_details()[0]
-    whole.set_tensor(entry["index"], np.random.default_rng(0).integers(0, 256, entry["shape"]).astype(np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, entry["shape"]).astype(entry["dtype"])
+    whole.set_tensor(entry["index"], pixels / np.float32(255) if entry["dtype"] == np.float32 else pixels)
     whole.invoke()
     alone = Interpreter(model_content=_single(g, operators[k]), experimental_op_resolver_type=plain)
     alone.allocate_tensors()
@@ -122,6 +123,17 @@ def test_one_operator_alone_gives_what_it_gives_in_the_network(bundle: bundles.B
     alone.invoke()
     expected = whole.get_tensor(int(operators[k].outputs[0]))
     assert np.array_equal(alone.get_tensor(alone.get_output_details()[0]["index"]), expected)
+
+
+def test_constants_behind_the_description_are_found(bundle: bundles.Bundle) -> None:
+    """As ai-edge-quantizer writes them: at an offset in the file, outside of the flatbuffer."""
+    g = graph(path(bundle, "segmenter"))
+    weights = [int(o.inputs[1]) for o in g.model.subgraphs[0].operators if g.kind(o) == "CONV_2D"]
+    assert all(g.constant(t) for t in weights)
+    for tensor in weights:
+        data = g.model.buffers[g.model.subgraphs[0].tensors[tensor].buffer].data
+        bytes_each = 4 if g.model.subgraphs[0].tensors[tensor].type == g.schema.TensorType.FLOAT32 else 1
+        assert len(data) == bytes_each * np.prod(g.shapes[tensor])
 
 
 def test_the_projection_is_the_roofline() -> None:

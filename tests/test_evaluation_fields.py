@@ -151,7 +151,7 @@ def test_the_card_is_written_with_its_pictures(scored: ScoredRun, tmp_path: Path
     names = {p.name for p in path.parent.iterdir()}
     assert names == {
         "model-measured.md", "model-confusion.png", "model-reliability.png", "model-disagreements.png",
-        "model-disagreements-by-pair.png", "model-unmarked.png", "model-missed.png",
+        "model-disagreements-by-pair.png", "model-false-abnormal.png", "model-unmarked.png", "model-missed.png",
     }  # fmt: skip
     assert all(f"({n})" in text for n in names if n.endswith(".png"))
 
@@ -198,6 +198,18 @@ def test_a_shift_changes_the_picture_and_only_scale_the_truth(shift: Shift) -> N
     assert set(np.unique(out.labels)) == set(np.unique(truth.labels))
     same = out.pixels.shape == before.shape and (out.pixels == before).all()
     assert same == (shift.kind == "none")
+
+
+@pytest.mark.parametrize("zoom", [0.5, 0.75, 1.13, 2.0])
+def test_magnified_truth_lies_where_the_magnified_picture_has_its_cells(zoom: float) -> None:
+    y, x = np.mgrid[:120, :160]
+    labels = (np.hypot(x - 70.5, y - 60.5) < 20).astype(np.int32)
+    pixels = np.repeat(np.where(labels > 0, 100, 220).astype(np.uint8)[..., None], 3, axis=2)
+    truth = Truth("disc", pixels, labels, np.zeros(labels.shape, bool), np.zeros(1, np.int8))
+    out = apply(Shift("scale", "", lambda p, _: p, zoom), truth)
+    seen = out.pixels[..., 0] < 160
+    for axis in (0, 1):
+        assert np.argwhere(out.labels > 0)[:, axis].mean() == pytest.approx(np.argwhere(seen)[:, axis].mean(), abs=0.3)
 
 
 def _truth() -> list[Truth]:

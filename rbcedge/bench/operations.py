@@ -90,7 +90,9 @@ def graph(path: Path, size: tuple[int, int] | None = None, batch: int | None = N
     except ImportError as e:
         raise RbcedgeError("Counting operations needs ai-edge-litert: pip install ai-edge-litert.") from e
     try:
-        model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        data = path.read_bytes()
+        model = schema.ModelT.InitFromPackedBuf(data, 0)
+        _gather(model, data)
         whole = model.subgraphs[0]
         first = [int(v) for v in whole.tensors[whole.inputs[0]].shape]
     except (OSError, ValueError, IndexError, AttributeError, TypeError, struct.error) as e:
@@ -99,6 +101,14 @@ def graph(path: Path, size: tuple[int, int] | None = None, batch: int | None = N
     n, h, w, c = first
     _infer(g, (batch or n, *(size or (h, w)), c), path)
     return g
+
+
+def _gather(model: Any, data: bytes) -> None:
+    """Bring constants that a writer put behind the description, at an offset in the file, to the others."""
+    for buffer in model.buffers:
+        if buffer.data is None and buffer.size:
+            buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
 
 
 def _infer(g: Graph, first: tuple[int, ...], path: Path) -> None:

@@ -136,8 +136,8 @@ def apply(shift: Shift, truth: Truth, seed: int = 0) -> Truth:
     h, w = truth.labels.shape
     size = (round(w * shift.zoom), round(h * shift.zoom))
     method = cv2.INTER_AREA if shift.zoom < 1 else cv2.INTER_CUBIC
-    labels = cv2.resize(truth.labels.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
-    ignore = cv2.resize(truth.ignore.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    labels = cv2.resize(truth.labels.astype(np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.int32)
+    ignore = cv2.resize(truth.ignore.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
     return Truth(truth.name, cv2.resize(pixels, size, interpolation=method), labels, ignore, truth.classes)
 
 
