@@ -54,7 +54,9 @@ def compare(now: Report, before: Report) -> tuple[tuple[Comparison, ...], tuple[
 
 def _pair(now: Run, before: Run) -> Comparison:
     rows = []
-    series = {stage: (values, before.fresh.stages_ms.get(stage, ())) for stage, values in now.fresh.stages_ms.items()}
+    apart = now.by_stage is not None and before.by_stage is not None
+    new_loop, old_loop = (now.staged, before.staged) if apart else (now.fresh, before.fresh)
+    series = {stage: (values, old_loop.stages_ms.get(stage, ())) for stage, values in new_loop.stages_ms.items()}
     series[TOTAL] = (now.fresh.total_ms, before.fresh.total_ms)
     if now.resting and before.resting:
         series["at rest"] = (now.resting.total_ms, before.resting.total_ms)

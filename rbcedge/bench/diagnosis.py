@@ -42,8 +42,9 @@ def diagnose(run: Run, refused: Mapping[str, int] | None = None) -> tuple[str, .
     return tuple(
         line
         for line in (
-            _dominant(run.fresh),
-            _outside(run.fresh),
+            _dominant(run.staged),
+            _outside(run.staged),
+            _waiting(run),
             _spread(run.fresh),
             _drift(run.fresh),
             _throttled(run),
@@ -81,6 +82,16 @@ def shares_of(loop: Loop) -> dict[str, float]:
 def _outside(loop: Loop) -> str:
     rest = 1 - sum(shares_of(loop).values()) if loop.stages_ms else 0.0
     return f"{rest:.0%} of the time is in none of the stages." if rest > 0.1 else ""
+
+
+def _waiting(run: Run) -> str:
+    if run.by_stage is None:
+        return ""
+    slower = run.by_stage.total.p50 / run.fresh.total.p50 - 1
+    return (
+        "The stages are of a second pass that waits after each of them; "
+        f"its median is {abs(slower):.0%} {'longer' if slower >= 0 else 'shorter'}. Capture to count is of the first."
+    )
 
 
 def _spread(loop: Loop) -> str:
@@ -186,7 +197,7 @@ def traffic(run: Run, bundle: Bundle, copied_per_s: float, cache_bytes: int) -> 
     for network in run.networks:
         artefact = bundle.find(network.role, "tflite", ("int8", "fp32"))
         stage, size = stages[network.role], sides[network.role]
-        if artefact is None or stage not in run.fresh.stages_ms:
+        if artefact is None or stage not in run.staged.stages_ms:
             continue
         try:
             counted = operations(bundle.path(artefact), size)
@@ -194,7 +205,7 @@ def traffic(run: Run, bundle: Bundle, copied_per_s: float, cache_bytes: int) -> 
             continue
         batch = counted[0].inputs / (3 * size[0] * size[1])
         calls = pictures[network.role] / batch
-        seconds = run.fresh.stages[stage].p50 / 1e3
+        seconds = run.staged.stages[stage].p50 / 1e3
         macs = calls * sum(o.macs for o in counted)
         line = f"{stage}: {macs / 1e9:.2f} GMAC at {macs / seconds / 1e9:.0f} GMAC/s"
         element = ELEMENT_BYTES[network.precision]

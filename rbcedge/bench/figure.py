@@ -61,15 +61,15 @@ def _distribution(axes: Any, runs: Sequence[Run]) -> None:
 
 
 def _waterfall(axes: Any, runs: Sequence[Run]) -> None:
-    stages = list(dict.fromkeys(stage for run in runs for stage in shares_of(run.fresh)))
+    stages = list(dict.fromkeys(stage for run in runs for stage in shares_of(run.staged)))
     colours = {stage: _STAGE_COLOURS[k % len(_STAGE_COLOURS)] for k, stage in enumerate(stages)}
     if len(runs) == 1:
         _steps(axes, runs[0], colours)
         return
     for row, run in enumerate(runs):
         begun = 0.0
-        for stage, share in shares_of(run.fresh).items():
-            width = share * run.fresh.total.mean
+        for stage, share in shares_of(run.staged).items():
+            width = share * run.staged.total.mean
             axes.barh(row, width, left=begun, color=colours[stage], label=stage if row == 0 else None)
             begun += width
     axes.set_yticks(range(len(runs)), [run.case.title for run in runs], fontsize=7)
@@ -82,8 +82,8 @@ def _waterfall(axes: Any, runs: Sequence[Run]) -> None:
 def _steps(axes: Any, run: Run, colours: dict[str, str]) -> None:
     """One case: each stage begins where the one before ends."""
     begun, rows = 0.0, []
-    for row, (stage, share) in enumerate(shares_of(run.fresh).items()):
-        width = share * run.fresh.total.mean
+    for row, (stage, share) in enumerate(shares_of(run.staged).items()):
+        width = share * run.staged.total.mean
         axes.barh(row, width, left=begun, color=colours[stage])
         axes.annotate(f" {width:.1f} ms, {share:.0%}", (begun + width, row), va="center", fontsize=8)
         begun += width
@@ -91,4 +91,5 @@ def _steps(axes: Any, run: Run, colours: dict[str, str]) -> None:
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="ms since the capture (means)", xlim=(0, 1.3 * begun))
-    axes.set_title(f"where the time goes: {run.case.title}", fontsize=10)
+    waits = "" if run.by_stage is None else ", waiting after each stage"
+    axes.set_title(f"where the time goes: {run.case.title}{waits}", fontsize=10)

@@ -19,6 +19,7 @@ from rbcedge.counting.quality import Gate
 from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Frame, Gap
 from rbcedge.pipeline.base import Pipeline
+from rbcedge.pipeline.gpu.base import Transfers
 from rbcedge.record import Setup
 from rbcedge.report.overlay import draw
 from rbcedge.session import run
@@ -156,6 +157,8 @@ class Meter:
         Whether each field is drawn with its cells, as `--save overlays` does, after its count.
     progress : callable
         Called with the number of pictures done.
+    transfers : callable
+        Says what a device has copied so far. Copies for drawing are left out of `moved`.
     """
 
     name = "measurement"
@@ -168,9 +171,11 @@ class Meter:
         warm_up: int,
         drawn: bool,
         progress: Callable[[int], None],
+        transfers: Callable[[], Transfers],
     ) -> None:
         self._source, self._store, self._bundle = source, store, bundle
         self._warm_up, self._drawn, self._progress = warm_up, drawn, progress
+        self._transfers, self._mark, self.moved = transfers, transfers(), Transfers()
         self._seen = 0
         self._begun = perf_counter()
         self._drops = 0
@@ -204,6 +209,7 @@ class Meter:
             with timed(timings, "draw"):
                 draw(field, self._bundle.codes, self._bundle.confidence_threshold)
             self.stages_ms["draw"].append(timings["draw"])
+            self._mark = self._transfers()
         self._finish(status)
 
     def tick(self, frame: Frame, status: Status) -> None:
@@ -226,7 +232,10 @@ class Meter:
         self.counted = status.differential.counted
         if self._seen <= self._warm_up:
             self._begun, self._drops = now, status.dropped
+            self._mark = self._transfers()
             return False
+        moved = self._transfers()
+        self.moved, self._mark = self.moved + (moved - self._mark), moved
         self.states[status.state] += 1
         if status.reason:
             self.reasons[status.reason] += 1
@@ -282,6 +291,7 @@ def turn(
     drawn: bool = False,
     stop: Event | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    transfers: Callable[[], Transfers] = Transfers,
 ) -> tuple[Meter, Metered]:
     """Let the run loop count `warm_up` + `pictures` pictures into a record of its own, and meter it.
 
@@ -301,6 +311,8 @@ def turn(
     stop : Event, optional
         Ends it early.
     progress : callable
+    transfers : callable
+        What the pipeline's device has copied so far.
 
     Returns
     -------
@@ -312,7 +324,7 @@ def turn(
     with TemporaryDirectory(prefix="rbcedge-bench-") as folder:
         setup = Setup.of("bench", source.name, source.kind, bundle, *engine, None, scheme)
         store = Tap(Path(folder), setup)
-        meter = Meter(source, store, bundle, warm_up, drawn, progress)
+        meter = Meter(source, store, bundle, warm_up, drawn, progress, transfers)
         start = Start(source.name, source.kind, source.description, 0, bundle, *engine, None, Path(folder), None, None)
         ledger = None if fresh else Ledger(Config(diameter_px=bundle.diameter_px))
         gate = Gate(diameter_px=bundle.diameter_px)

@@ -1,4 +1,4 @@
-"""Measure a pipeline on a source: every picture fresh, then one at rest."""
+"""Measure a pipeline on a source: every picture fresh, then one at rest; on a device, the stages once more."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from rbcedge.bundle import ROLES, Bundle
 from rbcedge.errors import RbcedgeError
 from rbcedge.pipeline.base import Pipeline
 from rbcedge.pipeline.choosing import Network as Named
+from rbcedge.pipeline.choosing import device_of
+from rbcedge.pipeline.gpu.base import Transfers
 from rbcedge.sources.base import Source
 
 #: File format of the bundle that an engine runs or is built from.
@@ -81,6 +83,7 @@ def measure(
     engine = (segmenter.name, _precision(segmenter, classifier))
     _forget_peak()
     stop = stop or Event()
+    device = device_of(pipeline)
     with Watch(gpu=gpu) as watch:
         meter, source = turn(
             opener,
@@ -93,6 +96,7 @@ def measure(
             drawn=True,
             stop=stop,
             progress=progress,
+            transfers=Transfers if device is None else lambda: device.transfers,
         )
     fresh = replace(meter.loop, stages_ms=_in_order(meter.loop))
     if len(fresh.total_ms) < 2:
@@ -103,6 +107,8 @@ def measure(
             "nothing: give pictures of a blood smear, or check --scale."
         )
     resting = None if stop.is_set() else _resting(meter, pipeline, bundle, engine, plan, stop)
+    lost = device is not None and device_of(pipeline) is None
+    by_stage = _by_stage(opener, pipeline, bundle, engine, plan, stop, progress)
     width, height = meter.size
     run = Run(
         case=Case(source.name, *engine, width, height, cells, threads),
@@ -112,11 +118,54 @@ def measure(
         fresh=fresh,
         resting=resting,
         peak_bytes=_peak(),
-        device_bytes=gpu.memory_bytes() if gpu else None,
+        device_bytes=watch.device_bytes,
         watched=watch.result,
         scale=meter.scale,
+        by_stage=by_stage,
+        moved=None if device is None or lost else meter.moved,
     )
-    return replace(run, diagnosis=diagnose(run, dict(meter.reasons)))
+    said: tuple[str, ...] = ()
+    if device is not None and device_of(pipeline) is None:
+        so = "these figures are not of the GPU alone" if lost else "its stages were not told apart"
+        said = (f"{pipeline.warnings[0]} So {so}.",)
+    return replace(run, diagnosis=(*said, *diagnose(run, dict(meter.reasons))))
+
+
+def _by_stage(
+    opener: Callable[[], Source],
+    pipeline: Pipeline,
+    bundle: Bundle,
+    engine: tuple[str, str],
+    plan: Plan,
+    stop: Event,
+    progress: Callable[[int], None],
+) -> Loop | None:
+    """Show a device as many pictures again, waiting after each stage; None where there is none, or no longer.
+
+    None, too, where it was stopped. A device is waited for once a picture: without more, its stages have no times.
+    """
+    device = device_of(pipeline)
+    if device is None or stop.is_set():
+        return None
+    device.by_stage = True
+    try:
+        meter, _ = turn(
+            opener,
+            pipeline,
+            bundle,
+            engine,
+            plan.frames,
+            plan.warm_up,
+            fresh=True,
+            drawn=True,
+            stop=stop,
+            progress=progress,
+        )
+    finally:
+        device.by_stage = False
+    if len(meter.loop.total_ms) < 2 or device_of(pipeline) is None:
+        return None
+    return replace(meter.loop, stages_ms=_in_order(meter.loop))
 
 
 def _resting(

@@ -13,6 +13,7 @@ from rbcedge.bench.layers import Layer, Profile
 from rbcedge.bench.sensors import Watched
 from rbcedge.bench.statistics import Distribution, describe
 from rbcedge.errors import RbcedgeError, UsageError
+from rbcedge.pipeline.gpu.base import Transfers
 
 SCHEMA = 1
 KIND = "rbcedge bench"
@@ -126,13 +127,18 @@ class Run:
     peak_bytes : int or None
         Largest resident memory of the process while it was measured.
     device_bytes : int or None
-        Memory in use on the device at the end.
+        Largest memory in use on the device that was seen, other programs' included.
     watched : Watched
     scale : float
         Native px per source px that was used.
     diagnosis : tuple of str
     layers : tuple of Profile
         Times of each layer, where they were asked for.
+    by_stage : Loop or None
+        On a device: as many pictures of the source in a second pass that waits after each stage, and so tells the
+        stages apart.
+    moved : Transfers or None
+        On a device: copies and bytes of all pictures of `fresh` together, without those for drawing.
     """
 
     case: Case
@@ -147,6 +153,13 @@ class Run:
     scale: float
     diagnosis: tuple[str, ...] = ()
     layers: tuple[Profile, ...] = ()
+    by_stage: Loop | None = None
+    moved: Transfers | None = None
+
+    @property
+    def staged(self) -> Loop:
+        """The loop that tells the stages apart."""
+        return self.by_stage or self.fresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +189,7 @@ def write(report: Report, path: Path) -> None:
     """
     content = {"kind": KIND, "schema": SCHEMA, **asdict(report)}
     for run, whole in zip(report.runs, content["runs"], strict=True):
-        for name in ("fresh", "resting"):
+        for name in ("fresh", "resting", "by_stage"):
             loop: Loop | None = getattr(run, name)
             if loop is not None:
                 whole[name]["figures_ms"] = {
@@ -253,6 +266,9 @@ def _run(r: Mapping[str, Any]) -> Run:
         scale=float(r["scale"]),
         diagnosis=tuple(r["diagnosis"]),
         layers=tuple(_profile(p) for p in r["layers"]),
+        # Files from before these were measured lack them.
+        by_stage=None if r.get("by_stage") is None else _loop(r["by_stage"]),
+        moved=None if r.get("moved") is None else Transfers(**_known(Transfers, r["moved"])),
     )
 
 

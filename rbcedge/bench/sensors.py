@@ -138,7 +138,8 @@ def throttle_marks(root: Path = ROOT) -> dict[str, int]:
 class Watch:
     """Reads the sensors from a thread of its own while a `with` block runs; `result` is there after it.
 
-    Five readings a second cost nothing that could be measured. What cannot be read is left out.
+    Five readings a second cost nothing that could be measured. What cannot be read is left out. `device_bytes` is the
+    largest memory in use on the GPU that was seen, other programs' included.
     """
 
     def __init__(self, root: Path = ROOT, gpu: Gpu | None = None) -> None:
@@ -149,6 +150,7 @@ class Watch:
         self._clocks: dict[str, tuple[float, float]] = {}
         self._temperatures: dict[str, tuple[float, float]] = {}
         self._throttled: dict[str, None] = {}
+        self.device_bytes: int | None = None
         self.result = Watched()
 
     def __enter__(self) -> Watch:
@@ -190,6 +192,9 @@ class Watch:
             readings["clocks"] |= self._gpu.clocks_mhz()
             readings["heat"] |= self._gpu.temperatures_c()
             self._throttled |= dict.fromkeys(self._gpu.throttled())
+            used = self._gpu.memory_bytes()
+            if used is not None:
+                self.device_bytes = max(used, self.device_bytes or 0)
         for name, mhz in readings["clocks"].items():
             low, high = self._clocks.get(name, (mhz, mhz))
             self._clocks[name] = (min(low, mhz), max(high, mhz))

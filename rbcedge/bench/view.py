@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rbcedge.bench.compare import Comparison
 from rbcedge.bench.layers import Profile
-from rbcedge.bench.result import TOTAL, Report, Run
+from rbcedge.bench.result import TOTAL, Loop, Report, Run
 from rbcedge.bench.statistics import Distribution, Ratio
 
 _LAYERS_SHOWN = 12
@@ -25,17 +25,25 @@ def opening(report: Report) -> RenderableType:
 
 def run_view(run: Run) -> RenderableType:
     """One case: stages, totals, what they mean."""
-    table = _table("ms", "n", "mean", "p50", "p90", "p95", "p99", "max", "CV")
-    for stage, figures in run.fresh.stages.items():
-        if stage != "draw":
-            table.add_row(stage, *_figures(figures))
-    table.add_row(TOTAL, *_figures(run.fresh.total), style="bold")
-    if "draw" in run.fresh.stages:
-        table.add_row("draw (after it)", *_figures(run.fresh.stages["draw"]), style="dim")
+    table = _times(run.fresh, TOTAL)
     if run.resting is not None:
         table.add_row("a field at rest", *_figures(run.resting.total))
-    title = Text(run.case.title, style="bold")
-    return Group(Text(), title, table, Text("\n".join(_facts(run))), Text("\n".join(f"- {d}" for d in run.diagnosis)))
+    parts: list[RenderableType] = [Text(), Text(run.case.title, style="bold"), table]
+    if run.by_stage is not None:
+        title = Text("the stages, in a second pass that waits after each of them", style="bold")
+        parts += [Text(), title, _times(run.by_stage, "all, waiting"), Text()]
+    return Group(*parts, Text("\n".join(_facts(run))), Text("\n".join(f"- {d}" for d in run.diagnosis)))
+
+
+def _times(loop: Loop, total: str) -> Table:
+    table = _table("ms", "n", "mean", "p50", "p90", "p95", "p99", "max", "CV")
+    for stage, figures in loop.stages.items():
+        if stage != "draw":
+            table.add_row(stage, *_figures(figures))
+    table.add_row(total, *_figures(loop.total), style="bold")
+    if "draw" in loop.stages:
+        table.add_row("draw (after it)", *_figures(loop.stages["draw"]), style="dim")
+    return table
 
 
 def _facts(run: Run) -> list[str]:
@@ -51,7 +59,7 @@ def _facts(run: Run) -> list[str]:
     second = [f"{run.case.source}: {different}", f"warm-up {run.warm_up}", f"threads {run.case.threads}"]
     third = [] if run.peak_bytes is None else [f"peak memory {run.peak_bytes / 2**20:.0f} MB"]
     if run.device_bytes is not None:
-        third.append(f"device memory in use {run.device_bytes / 2**20:.0f} MB")
+        third.append(f"device memory up to {run.device_bytes / 2**20:.0f} MB")
     watched = run.watched
     if watched.energy_j is not None and run.fresh.total_ms:
         pictures = len(run.fresh.total_ms) + run.warm_up
@@ -62,7 +70,22 @@ def _facts(run: Run) -> list[str]:
         name, (first_c, high_c) = max(watched.temperatures_c.items(), key=lambda t: t[1][1])
         third.append(f"{name} {first_c:.0f} to {high_c:.0f} °C")
     files = [f"{n.role} {n.file or n.format} {n.sha256[:12]}".rstrip() for n in run.networks]
-    return [", ".join(part) for part in (first, second, third, files) if part]
+    return [", ".join(part) for part in (first, second, third, _moved(run), files) if part]
+
+
+def _moved(run: Run) -> list[str]:
+    """Copies and bytes of a picture on a device, counted."""
+    moved, n = run.moved, len(run.fresh.total_ms)
+    if moved is None:
+        return []
+    ways = (
+        ("copied by the CPU", moved.staged, moved.staged_bytes),
+        ("uploads", moved.uploads, moved.upload_bytes),
+        ("downloads", moved.downloads, moved.download_bytes),
+        ("results read in place", moved.results, moved.result_bytes),
+    )
+    parts = [f"{what} {count / n:.3g} ({nbytes / n:,.0f} bytes)" for what, count, nbytes in ways]
+    return [f"counted for each picture: {parts[0]}", *parts[1:]]
 
 
 def overview(runs: Sequence[Run]) -> RenderableType:

@@ -75,7 +75,6 @@ def choose(
     precision: str = "auto",
     threads: int | None = None,
     scale: float | None = None,
-    by_stage: bool = False,
 ) -> Chosen:
     """Load a bundle's networks and return the pipeline that runs them.
 
@@ -92,8 +91,6 @@ def choose(
         Of the CPU; None: one for each core.
     scale : float or None
         Native px per source px; None measures it on the first fields.
-    by_stage : bool
-        Have the device pipeline measure each stage, which slows it down.
 
     Raises
     ------
@@ -112,16 +109,23 @@ def choose(
 
     note = ""
     if engine == "tensorrt":
-        pipeline, networks = _on_device(bundle, precision, scale, by_stage)
+        pipeline, networks = _on_device(bundle, precision, scale)
         return Chosen(pipeline, networks, pipeline.buffers)
     if engine == "auto" and has_gpu():
         try:
-            pipeline, networks = _on_device(bundle, precision, scale, by_stage)
+            pipeline, networks = _on_device(bundle, precision, scale)
             return Chosen(WithSpare(pipeline, spare), networks, pipeline.buffers)
         except RbcedgeError as e:
             note = f"the GPU is left out: {e}"
     host, engines = on_host("cpu" if engine == "auto" else engine, scale)
     return Chosen(host, engines, None, note)
+
+
+def device_of(pipeline: Pipeline) -> DevicePipeline | None:
+    """Return the device pipeline that counts in `pipeline`; None on the host, and where the GPU was lost."""
+    if isinstance(pipeline, WithSpare):
+        return pipeline.device
+    return pipeline if isinstance(pipeline, DevicePipeline) else None
 
 
 def has_gpu() -> bool:
@@ -149,9 +153,7 @@ def device_problem(bundle: Bundle, precision: str = "auto") -> str | None:
     return None
 
 
-def _on_device(
-    bundle: Bundle, precision: str, scale: float | None, by_stage: bool
-) -> tuple[DevicePipeline, tuple[Network, Network]]:
+def _on_device(bundle: Bundle, precision: str, scale: float | None) -> tuple[DevicePipeline, tuple[Network, Network]]:
     """Open the GPU and load both networks; what was opened is closed again where that fails."""
     # TensorRT ends the process where there is no device: it is asked first whether it can be used.
     runtime = loading.named("tensorrt")
@@ -163,7 +165,7 @@ def _on_device(
     opened: list[Callable[[], None]] = [device.close]
     try:
         segmenter, classifier = (_executor(bundle, a, opened) for a in found)
-        pipeline = DevicePipeline(bundle, device, segmenter, classifier, scale, by_stage)
+        pipeline = DevicePipeline(bundle, device, segmenter, classifier, scale)
     except BaseException:
         for close in reversed(opened):
             close()

@@ -71,6 +71,8 @@ class DevicePipeline:
 
     Attributes
     ----------
+    by_stage : bool
+        May be changed between two frames.
     buffers : Buffers
         Page-locked pictures for a source to decode into: a frame that lies in one is not copied.
     """
@@ -88,7 +90,7 @@ class DevicePipeline:
         self.bundle = bundle
         self._device, self._segmenter, self._classifier = device, segmenter, classifier
         self.search = Search(bundle.diameter_px, bundle.um_per_px, scale)
-        self._by_stage = by_stage
+        self.by_stage = by_stage
         self._notes: tuple[str, ...] = ()
         self._stream = device.stream()
         try:
@@ -189,7 +191,7 @@ class DevicePipeline:
                 waiting.append((slot, part))
                 self._name(setup, found, side, slot, part, spent)
         collect()
-        timings |= spent if self._by_stage else {"classify": (perf_counter() - start) * 1e3}
+        timings |= spent if self.by_stage else {"classify": (perf_counter() - start) * 1e3}
         cells = field.cells.with_probabilities(rows, probabilities[rows])
         return DeviceField(
             field.frame,
@@ -217,7 +219,7 @@ class DevicePipeline:
         def infer() -> None:
             classifying.infer(batch, side)
 
-        if self._by_stage:
+        if self.by_stage:
             for name, stage in (("crop", cut), ("classify", infer)):
                 began = perf_counter()
                 stage()
@@ -257,7 +259,7 @@ class DevicePipeline:
         self, setup: Setup, picture: int, result: Result, size: tuple[int, int], timings: dict[str, float]
     ) -> Found:
         start = perf_counter()
-        if self._by_stage:
+        if self.by_stage:
             for name, stage in setup.stages(picture, result).items():
                 began = perf_counter()
                 stage()

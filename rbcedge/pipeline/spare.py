@@ -45,6 +45,11 @@ class WithSpare:
         """What the user should know, in words."""
         return (*([self._warning] if self._warning else []), *self._now.warnings)
 
+    @property
+    def device(self) -> DevicePipeline | None:
+        """The device for as long as it works."""
+        return self._device if self._spare is None else None
+
     def find(self, frame: Frame) -> Field:
         """Segment `frame` and list its cells, without classes; on the other pipeline where the device fails."""
         if self._spare is None:

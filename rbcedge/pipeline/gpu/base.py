@@ -7,7 +7,7 @@ bound to the same memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -53,6 +53,14 @@ class Transfers:
     def back_bytes(self) -> int:
         """Everything that came back from the device."""
         return self.download_bytes + self.result_bytes
+
+    def __add__(self, other: Transfers) -> Transfers:
+        """Both together."""
+        return Transfers(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, earlier: Transfers) -> Transfers:
+        """What was added since `earlier`."""
+        return Transfers(*(a - b for a, b in zip(astuple(self), astuple(earlier), strict=True)))
 
     def uploaded(self, nbytes: int) -> Transfers:
         """Return the record with one more upload."""
