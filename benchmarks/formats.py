@@ -183,19 +183,14 @@ def _time(engine: Engine, batch: NDArray[np.uint8]) -> float:
 def fresh(bundle: Bundle, chosen: CalibrationSet) -> dict[str, Network]:
     """A pair that was never trained, with batch statistics taken from real pictures: else the outputs are constant."""
     import keras
+    from rbcedge.training.classifier import measure_norm
     from rbcedge.training.networks import efficientnet, unet
 
     keras.utils.set_random_seed(0)
     pair = {"segmenter": unet(8, 4), "classifier": efficientnet(len(bundle.labels), "none", None, dropout=0.0)}
     batches = {"segmenter": _stacked(chosen.segmenter_batches()), "classifier": chosen.classifier_batches(64)[-1]}
     for role, model in pair.items():
-        layers = [x for x in model._flatten_layers() if type(x).__name__ == "BatchNormalization"]
-        momenta = [x.momentum for x in layers]
-        for x in layers:
-            x.momentum = 0.0
-        model(batches[role].astype(np.float32) / 255, training=True)
-        for x, momentum in zip(layers, momenta, strict=True):
-            x.momentum = momentum
+        measure_norm(model, [batches[role].astype(np.float32) / 255])
     return {role: Network(role, "fresh", keras=model) for role, model in pair.items()}
 
 
