@@ -12,7 +12,7 @@ $(VENV)/.runtime: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(BIN)/python -m pip install -q -e .[dev,train,convert]
+	$(BIN)/python -m pip install -q -e .[dev,train,convert,calibrate]
 	touch $@
 
 demo: $(VENV)/.runtime

@@ -54,6 +54,7 @@ from rbcedge.engines.loading import cores, load_engines
 from rbcedge.errors import RbcedgeError
 from rbcedge.field import Field
 from rbcedge.frame import Frame
+from rbcedge.pipeline.choosing import choose
 from rbcedge.pipeline.host import HostPipeline
 from rbcedge.pipeline.illumination import estimate
 from rbcedge.pipeline.plan import padding, working_size
@@ -244,7 +245,6 @@ def watershed(bundle: bundles.Bundle, threads: int) -> Way:
 
 def gpu_host_copies(bundle: bundles.Bundle, threads: int) -> Way:
     """TensorRT behind the host pipeline: pictures are copied to the device and results back, stage by stage."""
-    need_gpu()
     try:
         pipeline = HostPipeline(bundle, *load_engines(bundle, "tensorrt", "fp16"), scale=1.0)
     except RbcedgeError as e:
@@ -259,17 +259,8 @@ def gpu_host_copies(bundle: bundles.Bundle, threads: int) -> Way:
 
 def gpu_zero_copy(bundle: bundles.Bundle, threads: int) -> Way:
     """The loop on the device. Copying a picture into page-locked memory stands for the camera that decodes into it."""
-    need_gpu()
-    from rbcedge.engines.loading import artefacts
-    from rbcedge.engines.tensorrt_executor import open_executor
-    from rbcedge.engines.tensorrt_progress import Ticker
-    from rbcedge.pipeline.device import DevicePipeline
-    from rbcedge.pipeline.gpu.drivers import open_device
-
     try:
-        device = open_device()
-        networks = [open_executor(bundle, a, Ticker()) for a in artefacts(bundle, "onnx", ("fp16", "fp32"))]
-        pipeline = DevicePipeline(bundle, device, *networks, scale=1.0)
+        pipeline = choose(bundle, "tensorrt", "fp16", scale=1.0).pipeline
     except RbcedgeError as e:
         raise Missing(str(e)) from e
     buffer = pipeline.pictures(640, 480)[0]
@@ -318,18 +309,6 @@ def tensorflow(threads: int):
     except RuntimeError:
         pass
     return tf
-
-
-def need_gpu() -> None:
-    """Raise `Missing` without a GPU."""
-    import ctypes
-
-    try:
-        code = ctypes.CDLL("libcuda.so.1").cuInit(0)
-    except OSError as e:
-        raise Missing("no NVIDIA GPU here") from e
-    if code:
-        raise Missing(f"the NVIDIA driver reports error {code}")
 
 
 def squares(picture: NDArray[np.uint8], field: Field) -> NDArray[np.uint8]:

@@ -113,6 +113,10 @@ class CalibrationSet:
                 f"{', '.join(other)}. Make it anew from fields."
             )
 
+    def batches(self, role: str, size: int) -> list[NDArray[np.uint8]]:
+        """Return those of a network: "segmenter", or "classifier" with at most `size` cells in each."""
+        return self.segmenter_batches() if role == "segmenter" else self.classifier_batches(size)
+
     def segmenter_batches(self) -> list[NDArray[np.uint8]]:
         """(1, H, W, 3) uint8 each."""
         return [f.pixels[None] for f in self.fields]

@@ -90,7 +90,7 @@ def fit(
     goals = {"segmenter": wanted.mask_goal, "classifier": wanted.label_goal}
     for role in ROLES:
         network, title = networks[role], f"{networks[role].format} {role}"
-        batches = _batches(chosen, role)
+        batches = chosen.batches(role, _BATCH)
         progress(f"{title}: activations", 0, 1)
         network.calibrate(batches)
         judges[role] = _judge(network, role, batches, bundle.mask_threshold)
@@ -127,10 +127,6 @@ def engines(folder: Path, networks: Mapping[str, Network], made: Mapping[str, Qu
         path.write_bytes(made[role].model)
         out.append((LiteRTEngine if networks[role].format == "tflite" else OnnxEngine)(path, "int8", threads))
     return out[0], out[1]
-
-
-def _batches(chosen: CalibrationSet, role: str) -> list[NDArray[np.uint8]]:
-    return chosen.segmenter_batches() if role == "segmenter" else chosen.classifier_batches(_BATCH)
 
 
 def _judge(network: Network, role: str, batches: Sequence[NDArray[np.uint8]], threshold: float) -> Judge:

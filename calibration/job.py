@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rbcedge.calibration import folder as on_disk
 from rbcedge.calibration import plots, tflite
 from rbcedge.calibration.agreement import Agreement, Networks, compare, pool
-from rbcedge.calibration.chosen import CalibrationSet, choose
+from rbcedge.calibration.chosen import choose
 from rbcedge.calibration.examine import Candidate, Examined, Progress, examine, silent
 from rbcedge.calibration.fitting import Wanted, fit
 from rbcedge.calibration.marks import Marks
@@ -35,8 +35,7 @@ from rbcedge.sources.base import Source
 #: Cells in one call while the time of a call is taken.
 _CALL = 8
 
-
-_Any = TypeVar("_Any")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ def calibrate(
             fitted = fit(pair, chosen, bundle, options.wanted, work / "models", agree, threads, progress)
             quantised[format], agreements[format] = dict(fitted.quantised), fitted.agreement
             speeds[format] = {
-                role: _speed(pair[role], q, _batches(chosen, role)[0]) for role, q in fitted.quantised.items()
+                role: _speed(pair[role], q, chosen.batches(role, _CALL)[0]) for role, q in fitted.quantised.items()
             }
         report = Report(
             bundle=bundle,
@@ -201,7 +200,7 @@ def _networks(bundle: Bundle, format: str, folder: Path, threads: int) -> dict[s
     return {n.role: OnnxNetwork(n.onnx or b"", folder, n.role, threads) for n in whole}
 
 
-def _all(found: Sequence[_Any | None], bundle: Bundle, kind: str, other: str) -> list[_Any]:
+def _all(found: Sequence[T | None], bundle: Bundle, kind: str, other: str) -> list[T]:
     whole = [x for x in found if x is not None]
     if len(whole) < len(found):
         raise RbcedgeError(
@@ -209,10 +208,6 @@ def _all(found: Sequence[_Any | None], bundle: Bundle, kind: str, other: str) ->
             f"Give --format {other}, or make them with 'rbcedge convert'."
         )
     return whole
-
-
-def _batches(chosen: CalibrationSet, role: str) -> list[NDArray[np.uint8]]:
-    return chosen.segmenter_batches() if role == "segmenter" else chosen.classifier_batches(_CALL)
 
 
 def _others(judged: Examined, calibrated: set[Candidate]) -> list[Candidate]:

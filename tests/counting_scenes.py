@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +12,6 @@ from rbcedge.cells import components
 from rbcedge.field import Field
 from rbcedge.frame import Frame
 
-DATA = Path(__file__).parents[1].parent / "shared" / "data"
 CLASSES = 8
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from rbcedge.pipeline.gpu.cuda_python import CudaPythonDevice
 from rbcedge.pipeline.gpu.memory import Kernels, load_kernels
 from rbcedge.pipeline.gpu.pycuda_driver import PyCudaDevice
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 DEVICES = [
     "cpu",
     "cpu, 3 at a time",

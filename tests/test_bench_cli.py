@@ -7,26 +7,19 @@ from pathlib import Path
 
 import cv2
 import pytest
+from cli_help import Cli
 from session_fakes import disc_picture, fake_engines, make_bundle, write_pictures
-
-from rbcedge.cli import main
 
 
 @pytest.fixture
-def bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def bench(call: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Call `rbcedge bench` with a bundle of made-up networks."""
     monkeypatch.setattr("rbcedge.engines.loading.load_engines", fake_engines)
     monkeypatch.setattr("rbcedge.bench.series.copy_speed", lambda: 1e10)
     monkeypatch.setenv("COLUMNS", "80")
     make_bundle(tmp_path / "bundle")
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(["bench", "--bundle", str(tmp_path / "bundle"), "--scale", "1", *map(str, arguments)])
-        shown = capsys.readouterr()
-        return int(end.value.code or 0), shown.out, shown.err
-
-    return call
+    return lambda *arguments: call("bench", "--bundle", tmp_path / "bundle", "--scale", 1, *arguments)
 
 
 def test_pictures_are_measured_written_and_compared(bench, tmp_path: Path) -> None:

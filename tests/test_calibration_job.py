@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from cli_help import Cli
 from rbcedge.calibration import folder as on_disk
 from rbcedge.calibration.chosen import CalibrationSet, CellPicture, FieldPicture, geometry
 from rbcedge.calibration.gallery import gallery, worst
@@ -18,7 +19,6 @@ from rbcedge.calibration.sensitivity import groups, masks_differ
 from session_fakes import field_of_discs, write_pictures
 
 from rbcedge.bundle import describe, load
-from rbcedge.cli import main
 from rbcedge.errors import RbcedgeError
 
 pytest.importorskip("ai_edge_quantizer", reason="the extra 'calibrate' is not installed")
@@ -43,19 +43,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cli(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def cli(call: Cli, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call the command line in an empty folder; returns exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        shown = capsys.readouterr()
-        return int(end.value.code or 0), shown.out, shown.err
-
     return call
 
 

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from mjpeg_server import MjpegServer
+from real_pictures import DATA
 from rtsp_server import RtspServer
 from thread_check import no_thread_left
 
@@ -20,14 +20,14 @@ from rbcedge.errors import RbcedgeError
 from rbcedge.frame import Frame, Gap
 from rbcedge.sources import SourceOptions, open_source
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "chula-rbc-12" / "Dataset"
+FIELDS = DATA / "chula-rbc-12" / "Dataset"
 OPTIONS = SourceOptions(open_timeout_s=8, silence_s=2, retry_first_s=0.05, retry_longest_s=0.2)
 
 
 def pictures(count: int = 6) -> list[bytes]:
     """Real fields where they are present, otherwise drawn ones."""
-    if DATA.is_dir():
-        return [p.read_bytes() for p in sorted(DATA.glob("*.jpg"))[:count]]
+    if FIELDS.is_dir():
+        return [p.read_bytes() for p in sorted(FIELDS.glob("*.jpg"))[:count]]
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 9, (128, 160, 3), np.uint8)
     return [cv2.imencode(".jpg", noise + np.uint8(40 * n))[1].tobytes() for n in range(count)]

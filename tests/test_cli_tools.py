@@ -12,26 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_help import Cli
 from numpy.typing import NDArray
 from session_fakes import DarkSegmenter, LevelClassifier, fake_engines, make_bundle
 
 from rbcedge import checks
 from rbcedge.bundle import describe
-from rbcedge.cli import main
 from rbcedge.sources.devices import Camera, Mode
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def cli(call: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Call the command line."""
     monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        shown = capsys.readouterr()
-        return int(end.value.code or 0), shown.out, shown.err
-
     return call
 
 

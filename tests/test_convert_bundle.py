@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
+from cli_help import Cli  # noqa: E402
 from onnx_models import classifier, dark, dark_segmenter, half_input, unknown_operator  # noqa: E402
 from rbcedge.convert.making import make  # noqa: E402
 from rbcedge.convert.networks import Network  # noqa: E402
@@ -26,23 +26,13 @@ from rbcedge.convert.onnx_file import to_convention  # noqa: E402
 from session_fakes import write_pictures  # noqa: E402
 
 from rbcedge.bundle import default_folder, load  # noqa: E402
-from rbcedge.cli import main  # noqa: E402
 from rbcedge.engines import load_engines  # noqa: E402
-
-Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(call: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Call the command line."""
     monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(a) for a in arguments])
-        shown = capsys.readouterr()
-        return int(end.value.code or 0), shown.out, shown.err
-
     return call
 
 

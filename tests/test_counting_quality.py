@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from counting_scenes import CLASSES, DATA, DiscSlide, field_of, plain_field
+from counting_scenes import CLASSES, DiscSlide, field_of, plain_field
 from numpy.typing import NDArray
+from real_pictures import DATA
 
 from rbcedge.bundle import Label
 from rbcedge.cells import Cells

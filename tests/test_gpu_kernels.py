@@ -8,10 +8,11 @@ from dataclasses import astuple, replace
 import cv2
 import numpy as np
 import pytest
-from gpu_help import DATA, DEVICES, Ready, fetch, opened
+from gpu_help import DEVICES, Ready, fetch, opened
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from real_pictures import DATA
 
 from rbcedge.bundle import default_folder, load
 from rbcedge.cells import components

@@ -13,7 +13,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from gpu_help import DATA, DEVICES, CopyingExecutor, open_device
+from gpu_help import DEVICES, CopyingExecutor, open_device
+from real_pictures import DATA
 
 from rbcedge import bundle as bundles
 from rbcedge.cells import crops

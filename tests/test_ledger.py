@@ -9,10 +9,11 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from counting_scenes import CLASSES, DATA, DiscSlide, classified, field_of, plain_field
+from counting_scenes import CLASSES, DiscSlide, classified, field_of, plain_field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from real_pictures import DATA
 
 from rbcedge.counting.ledger import Ledger, Placement
 from rbcedge.field import Field

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real_pictures import DATA
 from thread_check import no_thread_left
 
 from rbcedge.errors import RbcedgeError, UsageError
@@ -344,7 +345,7 @@ def test_leaving_the_loop_ends_the_thread(tmp_path):
 
 
 def test_real_fields():
-    folder = Path(__file__).parents[2] / "shared" / "data" / "chula-rbc-diseases"
+    folder = DATA / "chula-rbc-diseases"
     if not folder.is_dir():
         pytest.skip("the real fields are not on this machine")
     items = read_all(folder)

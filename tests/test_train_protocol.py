@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,16 @@ def test_bad_data_is_refused_before_anything_is_written(cells: CellSet, tmp_path
         train_classifier(cells, tmp_path / "out", "lenet", Settings(SHORT, side=32))
     with pytest.raises(RbcedgeError, match="no such weights file"):
         train_classifier(cells, tmp_path / "out", "xception", Settings(SHORT, weights="lost.npz", side=32, test=("1",)))
+
+
+def test_what_a_training_started_from_is_recorded(cells: CellSet, tmp_path: Path) -> None:
+    file = tmp_path / "w.npz"
+    write_weights(file, [np.zeros(3, np.float32)])
+    known = {"file": "w.npz", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    for name, weights, recorded in (("a", "lite0", "lite0"), ("b", str(file), known)):
+        settings = Settings(replace(SHORT, epochs=1), weights, side=32, test=("1", "2"))
+        train_classifier(cells, tmp_path / name, "efficientnetb0", settings, repetitions=1, folds=1)
+        assert json.loads((tmp_path / name / "run.json").read_text())["weights"] == recorded
 
 
 def test_a_network_that_cannot_be_built_leaves_the_folder_free(

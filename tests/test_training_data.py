@@ -16,11 +16,12 @@ from rbcedge.training.lessons import CODES, classes_of, keep_split, load, prepar
 from rbcedge.training.second_opinion import LABEL, advised, named
 from rbcedge.training.segmenter import sample, target
 from rbcedge.training.teacher import part, teach, trust
+from real_pictures import DATA
 
 from rbcedge.errors import RbcedgeError
 from rbcedge.simulator import Composition, Look, render_field
 
-CHULA = Path(__file__).parents[2] / "shared" / "data" / "chula-rbc-12"
+CHULA = DATA / "chula-rbc-12"
 
 
 def _tree(folder: Path, numbers: range, label: str = "10 20 0\n30 40 8\n") -> Path:

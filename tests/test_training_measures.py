@@ -1,4 +1,4 @@
-"""Measures against the paper's own arithmetic, and scoring against runs made by hand."""
+"""Measures against the paper's own arithmetic, and marks laid over runs made by hand."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rbcedge.training.datasets.chula import LabelledField
-from rbcedge.training.lessons import CODES
 from rbcedge.training.measures import confusion, measure
-from rbcedge.training.scoring import score
+from rbcedge.training.scoring import lay_over
 
 from rbcedge.errors import RbcedgeError
 
@@ -54,37 +53,35 @@ def _run(path: Path, rows: list[tuple[int, int, int, int, str]]) -> Path:
     return path
 
 
-def test_score_assigns_marks_to_cells(tmp_path: Path) -> None:
+def test_marks_are_assigned_to_cells(tmp_path: Path) -> None:
     rows = [(100, 100, 40, 40, "NOR"), (200, 100, 40, 40, "TEA"), (300, 100, 70, 40, "TWO"), (0, 300, 40, 40, "OVA")]
     points = [(120, 120, 0), (220, 120, 3), (315, 120, 0), (355, 120, 6), (20, 320, 0), (500, 400, 0)]
     table = np.array(points, np.int32)
     field = LabelledField(7, Path("7.jpg"), table[:, :2], table[:, 2])
-    s = score(_run(tmp_path / "cells.csv", rows), [field])
-    assert (s.points, s.found) == (6, 5)
-    assert s.counts.sum() == 3  # the one at the edge is left out
-    nor, tea, two = (CODES.index(c) for c in ("NOR", "TEA", "TWO"))
-    assert s.counts[nor, nor] == s.counts[nor, tea] == s.counts[two, two] == 1
-    assert s.false_abnormal == 0.5
-    assert s.extra == 0
+    found = lay_over(_run(tmp_path / "cells.csv", rows), [field])
+    assert (found.fields, found.points, found.missed) == (1, 6, ((Path("7.jpg"), 500, 400),))
+    # Two marks make a TWO; the cell at the edge is left out.
+    assert [(c.truth, c.row["code"]) for c in found.cells] == [("NOR", "NOR"), ("NOR", "TEA"), ("TWO", "TWO")]
+    assert (found.full_fields, found.full_cells, found.unmarked, found.extra) == (1, 3, (), 0)
 
 
-def test_score_refuses_a_file_without_the_columns(tmp_path: Path) -> None:
+def test_a_file_without_the_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text("a,b\n1,2\n")
     (tmp_path / "fields.csv").write_text("source\n")
     with pytest.raises(RbcedgeError, match="columns"):
-        score(tmp_path / "cells.csv", [])
+        lay_over(tmp_path / "cells.csv", [])
 
 
-def test_score_says_when_no_labelled_picture_was_counted(tmp_path: Path) -> None:
+def test_it_is_said_when_no_labelled_picture_was_counted(tmp_path: Path) -> None:
     path = _run(tmp_path / "cells.csv", [(1, 1, 2, 2, "NOR")])
     field = LabelledField(8, Path("8.jpg"), np.array([[1, 1]], np.int32), np.array([0], np.int32))
     with pytest.raises(RbcedgeError, match="none of the labelled pictures"):
-        score(path, [field])
+        lay_over(path, [field])
 
 
 def test_marks_of_a_picture_in_which_nothing_was_found_are_missed_not_forgotten(tmp_path: Path) -> None:
     path = _run(tmp_path / "cells.csv", [(100, 100, 40, 40, "NOR")])
     one = np.array([[120, 120]], np.int32)
     fields = [LabelledField(n, Path(f"{n}.jpg"), one, np.array([0], np.int32)) for n in (7, 9)]
-    s = score(path, fields)
-    assert (s.points, s.found) == (2, 1)
+    found = lay_over(path, fields)
+    assert (found.points, found.missed) == (2, ((Path("9.jpg"), 120, 120),))

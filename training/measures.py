@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: Measures that are taken one class against the rest, by their names in `Measures`.
-BY_CLASS = ("sensitivity", "specificity", "precision", "npv", "f1", "fpr", "iou", "accuracies")
 #: False among normal cells, these are what would start a needless work-up.
 ABNORMAL = ("TEA", "FRA", "BUR")
 NORMAL = "NOR"

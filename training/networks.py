@@ -212,7 +212,7 @@ def classifier(
     name : str
         As in `NETWORKS`.
     classes : int
-    weights : "imagenet", "none" or a file
+    weights : "imagenet", "lite0", "none" or a file
         As for `efficientnet`.
     side : int
         Side of the input, px.
@@ -257,7 +257,7 @@ def _classifier(wanted: Network, inputs: Any, classes: int, weights: str | Path,
             raise
         raise RbcedgeError(
             f"ImageNet weights of {wanted.application} could not be downloaded ({e}). "
-            "Use --weights none to start from random weights, or --weights FILE."
+            f"Use --weights {imagenet_lite.NAME} (efficientnetb0 alone), none to start from random weights, or a file."
         ) from e
     x = layers.Dropout(dropout)(base.output) if dropout else base.output
     outputs = layers.Dense(classes, activation="softmax", name="classes", dtype="float32")(x)

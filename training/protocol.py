@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rbcedge.training import networks, protocol_files
+from rbcedge.training import imagenet_lite, networks, protocol_files
 from rbcedge.training.datasets import pictures, splits
 from rbcedge.training.datasets.cellset import CellSet
 from rbcedge.training.datasets.pictures import Crops
@@ -75,7 +75,7 @@ class Settings:
     ----------
     recipe : Recipe
     weights : str
-        "imagenet", "none" or a weights file to start from.
+        "imagenet", "lite0", "none" or a weights file to start from.
     seed : int
     test : tuple of str or None
         Test slides; None: see `splits.for_classifier`.
@@ -283,11 +283,11 @@ def _about(task: str, network: str, cells: CellSet, split: Split, settings: Sett
 
 
 def _weights(weights: str) -> str | dict[str, str]:
-    if weights in ("imagenet", "none"):
+    if weights in ("imagenet", imagenet_lite.NAME, "none"):
         return weights
     path = Path(weights)
     if not path.is_file():
-        raise RbcedgeError(f"{path}: no such weights file. Give 'imagenet', 'none' or a file.")
+        raise RbcedgeError(f"{path}: no such weights file. Give 'imagenet', '{imagenet_lite.NAME}', 'none' or a file.")
     return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.datasets.chula import TO_PAPER, LabelledField
-from rbcedge.training.lessons import CODES
-from rbcedge.training.measures import Measures, confusion, false_abnormal, measure
 
 from rbcedge.errors import RbcedgeError
 
@@ -74,79 +72,6 @@ class Comparison:
     full_cells: int
     unmarked: tuple[tuple[Path, Box], ...]
     extra: float
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A run against the labels of its pictures.
-
-    Attributes
-    ----------
-    fields : int
-    points, found : int
-        Marked cells, and those that lie in the box of a listed cell.
-    extra : float
-        Share of listed cells off the border that hold no mark, in fields where nearly all cells are marked.
-    full_fields : int
-        Number of such fields.
-    counts : (K, K) int64
-        Confusion of cells off the border: truth in rows, in the order of `CODES`. The truth of a cell with one
-        mark is that mark's class, with two or three TWO or THR; others are left out.
-    false_abnormal : float
-        Share of cells marked NOR that were called TEA, FRA or BUR.
-    """
-
-    fields: int
-    points: int
-    found: int
-    extra: float
-    full_fields: int
-    counts: NDArray[np.int64]
-    false_abnormal: float
-
-    @property
-    def measures(self) -> Measures:
-        """Measures of `counts`."""
-        return measure(self.counts)
-
-    def text(self) -> str:
-        """Render for people."""
-        m = self.measures
-        lines = [
-            f"fields {self.fields}, marked cells {self.points}, found {self.found} ({self.found / self.points:.2%})",
-            f"without a mark in the {self.full_fields} fully marked fields: {self.extra:.2%}",
-            f"cells compared {self.counts.sum()}: accuracy {m.accuracy:.3f}, macro-F1 {m.macro_f1:.3f}",
-            f"rounded cells called TEA, FRA or BUR: {self.false_abnormal:.2%}",
-            "      " + " ".join(f"{c:>6}" for c in CODES) + "     SN   PPV    F1",
-        ]
-        for i, code in enumerate(CODES):
-            row = " ".join(f"{v:>6}" for v in self.counts[i])
-            lines.append(f"{code:>5} {row}  {m.sensitivity[i]:.3f} {m.precision[i]:.3f} {m.f1[i]:.3f}")
-        return "\n".join(lines)
-
-
-def score(cells_csv: Path, fields: Sequence[LabelledField]) -> Score:
-    """Compare the `cells.csv` of a run over still pictures with the marks of `fields`.
-
-    Raises
-    ------
-    RbcedgeError
-        Where the file lacks columns or names an unknown class, or no picture of `fields` is in it.
-    """
-    found = lay_over(cells_csv, fields)
-    for cell in found.cells:
-        if cell.row["code"] not in CODES:
-            raise RbcedgeError(f"{cells_csv}: class {cell.row['code']!r}; the labels know {', '.join(CODES)}.")
-    truth = np.array([CODES.index(c.truth) for c in found.cells], int)
-    guess = np.array([CODES.index(c.row["code"]) for c in found.cells], int)
-    counts = confusion(truth, guess, len(CODES))
-    abnormal = false_abnormal(counts, CODES)
-    assert abnormal is not None
-    wrong, rounded = abnormal
-    return Score(
-        found.fields, found.points, found.points - len(found.missed), found.extra, found.full_fields, counts,
-        float(wrong / max(rounded, 1)),
-    )  # fmt: skip
 
 
 def lay_over(cells_csv: Path, fields: Sequence[LabelledField]) -> Comparison:

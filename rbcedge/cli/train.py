@@ -41,7 +41,7 @@ def classifier(
     weighted: Annotated[bool, typer.Option("--weighted", help="Weight the loss by class (Eq. 1).")] = False,
     segmented: Annotated[bool, typer.Option("--segmented/--no-segmentation", help="Zero all but the cell.")] = True,
     folds: Annotated[str, typer.Option(metavar="RxF", help="Repetitions x folds.")] = "5x2",
-    weights: Annotated[str, typer.Option(help="imagenet, none, or a weights file to start from.")] = "imagenet",
+    weights: Annotated[str, typer.Option(help="imagenet, lite0, none, or a weights file to start from.")] = "imagenet",
     class_map: ClassMap = None,
     slide_pattern: SlidePattern = None,
     each_file_a_slide: EachFile = False,

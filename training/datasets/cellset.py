@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,11 +100,6 @@ class CellSet:
         """Slide to scanner, where both are known."""
         known = {c.slide: c.scanner for c in self.cells if c.slide is not None and c.scanner is not None}
         return {slide: known[slide] for slide in sorted(known, key=natural)}
-
-    def of_slides(self, slides: Sequence[str]) -> tuple[LabelledCell, ...]:
-        """Cells of these slides."""
-        wanted = set(slides)
-        return tuple(c for c in self.cells if c.slide in wanted)
 
     def each_file_a_slide(self) -> CellSet:
         """Declare that every picture comes from a slide of its own, whatever the reader found.
