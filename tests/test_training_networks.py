@@ -70,7 +70,10 @@ def test_without_a_network_imagenet_weights_are_an_error_in_words(monkeypatch: p
         raise OSError("no route to host")
 
     monkeypatch.setattr(applications, "EfficientNetB0", refuse)
-    with pytest.raises(RbcedgeError, match="--weights none"):
+    with pytest.raises(
+        RbcedgeError,
+        match=r"Use --weights lite0 \(efficientnetb0 alone\), none to start from random weights, or a file",
+    ):
         efficientnet(8, "imagenet")
 
 
