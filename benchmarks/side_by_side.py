@@ -163,7 +163,10 @@ def openvino(bundle: bundles.Bundle, threads: int) -> Way:
         artefact = bundle.find(role, "tflite", ("int8",))
         if artefact is None:
             raise Missing(f"the bundle has no INT8 .tflite {role}")
-        model = core.read_model(str(bundle.path(artefact)))
+        try:
+            model = core.read_model(str(bundle.path(artefact)))
+        except RuntimeError as e:  # constants behind the description, as calibration writes them, are not found
+            raise Missing(f"OpenVINO cannot read {artefact.file}") from e
         if shape is None:  # the file is laid out at a side of its own
             shape = (int(model.inputs[0].shape[0]), _SIDE, _SIDE, 3)
         if tuple(model.inputs[0].shape) != shape:
