@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 from rbcedge.bench.diagnosis import diagnose
 from rbcedge.bench.gpu import Gpu
 from rbcedge.bench.hardware import ROOT, text
-from rbcedge.bench.loops import Held, Meter, turn
+from rbcedge.bench.loops import Held, Meter, Metered, turn
 from rbcedge.bench.result import Case, Loop, Network, Run
 from rbcedge.bench.sensors import Watch
 from rbcedge.bundle import ROLES, Bundle
@@ -84,20 +85,21 @@ def measure(
     _forget_peak()
     stop = stop or Event()
     device = device_of(pipeline)
+    pictures = partial(
+        turn,
+        opener,
+        pipeline,
+        bundle,
+        engine,
+        plan.frames,
+        plan.warm_up,
+        fresh=True,
+        drawn=True,
+        stop=stop,
+        progress=progress,
+    )
     with Watch(gpu=gpu) as watch:
-        meter, source = turn(
-            opener,
-            pipeline,
-            bundle,
-            engine,
-            plan.frames,
-            plan.warm_up,
-            fresh=True,
-            drawn=True,
-            stop=stop,
-            progress=progress,
-            transfers=Transfers if device is None else lambda: device.transfers,
-        )
+        meter, source = pictures(transfers=Transfers if device is None else lambda: device.transfers)
     fresh = replace(meter.loop, stages_ms=_in_order(meter.loop))
     if len(fresh.total_ms) < 2:
         raise RbcedgeError(_nothing(source.name, source.skips[0].reason if source.skips else "", meter))
@@ -108,7 +110,7 @@ def measure(
         )
     resting = None if stop.is_set() else _resting(meter, pipeline, bundle, engine, plan, stop)
     lost = device is not None and device_of(pipeline) is None
-    by_stage = _by_stage(opener, pipeline, bundle, engine, plan, stop, progress)
+    by_stage = _by_stage(pictures, pipeline, stop)
     width, height = meter.size
     run = Run(
         case=Case(source.name, *engine, width, height, cells, threads),
@@ -131,15 +133,7 @@ def measure(
     return replace(run, diagnosis=(*said, *diagnose(run, dict(meter.reasons))))
 
 
-def _by_stage(
-    opener: Callable[[], Source],
-    pipeline: Pipeline,
-    bundle: Bundle,
-    engine: tuple[str, str],
-    plan: Plan,
-    stop: Event,
-    progress: Callable[[int], None],
-) -> Loop | None:
+def _by_stage(pictures: Callable[[], tuple[Meter, Metered]], pipeline: Pipeline, stop: Event) -> Loop | None:
     """Show a device as many pictures again, waiting after each stage; None where there is none, or no longer.
 
     None, too, where it was stopped. A device is waited for once a picture: without more, its stages have no times.
@@ -149,18 +143,7 @@ def _by_stage(
         return None
     device.by_stage = True
     try:
-        meter, _ = turn(
-            opener,
-            pipeline,
-            bundle,
-            engine,
-            plan.frames,
-            plan.warm_up,
-            fresh=True,
-            drawn=True,
-            stop=stop,
-            progress=progress,
-        )
+        meter, _ = pictures()
     finally:
         device.by_stage = False
     if len(meter.loop.total_ms) < 2 or device_of(pipeline) is None:
