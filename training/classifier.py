@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rbcedge.training.crops import Cut, Example, fits, overlap, plain, present
-from rbcedge.training.lessons import CODES
+from rbcedge.training.lessons import CELLS, CODES
 from rbcedge.training.networks import efficientnet
 from rbcedge.training.reshape import SHAPES, reshape
 from rbcedge.training.steps import Steps, resume
@@ -32,9 +32,6 @@ BALANCE = 0.5
 
 #: Share of real cells that nobody marked, where there are such (`second_opinion`).
 UNMARKED = 0.4
-
-#: Cells in an overlapped one.
-OVERLAPPED = {"TWO": 2, "THR": 3}
 
 #: Half of the crops look much as they came, half as other microscopes may show them.
 STRENGTHS = (0.3, 1.0)
@@ -64,18 +61,23 @@ class Draw:
         code = int(rng.choice(len(CODES), p=self.share))
         name = CODES[code]
         way = rng.random()
-        if way < MADE_UP.get(name, 0) and name in SHAPES and self._round:
-            example = plain([reshape(rng, _any(rng, self._round), name, code)], len(CODES))[0]
-        elif way < MADE_UP.get(name, 0) and name in OVERLAPPED:
-            cells = self._by_field[_any(rng, self._fields)]
-            picks = rng.choice(len(cells), OVERLAPPED[name], replace=False)
-            example = plain([overlap(rng, [cells[int(i)] for i in picks], code)], len(CODES))[0]
+        made = self._made(rng, name, code) if way < MADE_UP.get(name, 0) else None
+        if made is not None:
+            (example,) = plain([made], len(CODES))
         else:
             pool = self._real[code] if way < MADE_UP.get(name, 0) + REAL[name] else self._simulated[code]
             if pool is self._real[code] and self._unmarked[code] and rng.random() < UNMARKED:
                 pool = self._unmarked[code]
             example = _any(rng, pool or self._real[code] or self._simulated[code])
         return present(rng, example.cell, float(rng.choice(STRENGTHS))), example.target
+
+    def _made(self, rng: np.random.Generator, name: str, code: int) -> Cut | None:
+        """Make a cell of other real ones; None where the class is not made so, or there is nothing to make it of."""
+        if name in CELLS:
+            cells = self._by_field[_any(rng, self._fields)]
+            picks = rng.choice(len(cells), CELLS[name], replace=False)
+            return overlap(rng, [cells[int(i)] for i in picks], code)
+        return reshape(rng, _any(rng, self._round), name, code) if name in SHAPES and self._round else None
 
 
 def _by_class(examples: Sequence[Example]) -> list[list[Example]]:

@@ -18,7 +18,7 @@ from rbcedge.convert.making import BATCH, LAYOUT
 from rbcedge.convert.networks import Network
 from rbcedge.training.classifier import BALANCE
 from rbcedge.training.crops import RIM, Cut, centred, cut
-from rbcedge.training.lessons import CODES, load
+from rbcedge.training.lessons import CELLS, CODES, load
 from rbcedge.training.networks import efficientnet, unet
 from rbcedge.training.weights import read_weights
 
@@ -36,7 +36,6 @@ NAMES = {
     "THR": "three overlapped",
 }
 SIGNIFICANT = ("OVA", "TEA", "FRA", "BUR")
-CELLS = {"TWO": 2, "THR": 3}
 
 
 def labels() -> list[Label]:

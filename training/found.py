@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rbcedge.training.lessons import CODES
+from rbcedge.training.lessons import CELLS, CODES
 
 from rbcedge.frame import Frame
 from rbcedge.pipeline.base import Pipeline
@@ -18,8 +18,8 @@ from rbcedge.pipeline.base import Pipeline
 #: An instance is in a component where this share of it is; a component shows one instance where so much overlaps.
 WITHIN, SAME = 0.6, 0.6
 
-_CELLS = {CODES.index("TWO"): 2, CODES.index("THR"): 3}
-_HEAPS = {2: CODES.index("TWO"), 3: CODES.index("THR")}
+_CELLS = {CODES.index(code): n for code, n in CELLS.items()}
+_HEAPS = {n: code for code, n in _CELLS.items()}
 
 
 def found(lesson: dict[str, NDArray[Any]], pipeline: Pipeline) -> dict[str, NDArray[Any]]:

@@ -25,6 +25,8 @@ from rbcedge.simulator import render_field
 
 #: The paper's classes, in its order of Table 4.
 CODES = ("OTH", "BUR", "FRA", "NOR", "OVA", "TEA", "THR", "TWO")
+#: Red cells in an overlapped one; in all others there is one.
+CELLS = {"TWO": 2, "THR": 3}
 
 
 def seen(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

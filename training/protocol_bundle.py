@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rbcedge.convert.tflite import Precision, convert, write
 from rbcedge.training import networks, protocol_files
-from rbcedge.training.export import BATCH, CELLS, NAMES, SIGNIFICANT
+from rbcedge.training.export import BATCH, NAMES, SIGNIFICANT
+from rbcedge.training.lessons import CELLS
 from rbcedge.training.weights import read_weights
 
 from rbcedge.bundle import SCHEMA, Bundle, Label, default_folder, describe, load
